@@ -77,19 +77,34 @@ func (p Period) Cut(from, to Time) Period {
 	return p
 }
 
-// At returns the period that t lies in.
+// At returns the period that t lies in. Outside of the years 1 to 9999, for
+// which RFC 3339 has no form, there are but two, "before" and "after".
 func (s Schedule) At(t Time) Period {
 	zone := s.Zone.String()
-	switch s.Kind {
-	case Lifetime:
+	if s.Kind == Lifetime {
 		return Period{ID: string(Lifetime), Start: MinTime, End: MaxTime, Timezone: zone}
+	}
+	if !t.Valid() { // no calendar there: one period on each side of it
+		if t < minRFC3339 {
+			return Period{ID: "before", Start: MinTime, End: minRFC3339, Timezone: zone}
+		}
+		return Period{ID: "after", Start: maxRFC3339 + 1, End: MaxTime, Timezone: zone}
+	}
+	switch s.Kind {
 	case Hour:
 		return s.hourAt(t)
 	case Anniversary:
 		return s.anniversaryAt(t)
+	default:
+		return s.calendarAt(t)
 	}
+}
+
+// calendarAt returns the day, week, month, quarter or year that t lies in.
+func (s Schedule) calendarAt(t Time) Period {
 	// The local date's period is nearly always the answer. Where clocks were
 	// turned back over midnight, or over a whole date, it is a neighbour.
+	zone := s.Zone.String()
 	y, m, d := t.Std().In(s.Zone).Date()
 	n := s.index(y, m, d)
 	start, end := s.start(n), s.start(n+1)
@@ -231,7 +246,7 @@ func firstInstant(zone *time.Location, wall time.Time) Time {
 		switch {
 		case !reached.After(at):
 			return TimeOf(at)
-		case finish.IsZero() || reached.Before(finish):
+		case finish.IsZero() || reached.Before(finish) || !finish.After(at): // the last: the library knows no more
 			return TimeOf(reached)
 		}
 		at = finish.In(zone)

@@ -243,6 +243,22 @@ func TestPeriodsTile(t *testing.T) {
 	})
 }
 
+func TestPeriodsOutsideOfTheCalendar(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []usage.Kind{usage.Hour, usage.Day, usage.Week, usage.Month, usage.Quarter, usage.Year, usage.Anniversary} {
+		schedule, err := usage.NewSchedule(kind, "Europe/Berlin")
+		require.NoError(t, err)
+		for _, at := range []usage.Time{usage.MinTime, usage.MinTime + 1, -62135596800001, usage.MaxTime - 1, 253402300800000} {
+			p := schedule.At(at)
+			require.True(t, p.Contains(at), "%s of %d", kind, at)
+		}
+		for _, at := range []usage.Time{-62135596800000, 253402300799999} {
+			p := schedule.At(at)
+			require.True(t, p.Contains(at) || kind == usage.Anniversary, "%s of %d", kind, at)
+		}
+	}
+}
+
 func TestNewScheduleRefuses(t *testing.T) {
 	t.Parallel()
 	for _, bad := range [][2]string{{"fortnight", "UTC"}, {"day", "Mars/Base"}, {"day", "Local"}} {
