@@ -1,0 +1,263 @@
+package aggregate
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/meterd/meterd/internal/alerts"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// Changes is what one commit makes true: records of the changelog, limit
+// events and limit states. It is good until the transaction ends.
+type Changes struct {
+	Position   PositionRecord
+	Counters   iter.Seq[*CounterRecord] // the record is good until the next
+	Limits     []LimitRecord
+	Dedupe     []DedupeRecord
+	Tombstones []string // keys of the changelog
+	Events     []*alerts.Event
+	States     []StateChange // one for each key
+	Misplaced  int           // clients first seen on a partition that is not theirs
+}
+
+// Changes returns what the open transaction holds, decided at now.
+func (s *State) Changes(now usage.Time) Changes {
+	c := Changes{
+		Position:  s.Whole(),
+		Counters:  s.dirtyCounters,
+		Dedupe:    s.dedupe.segments(s.open.position, s.time),
+		Events:    s.open.events,
+		States:    lastOfEach(s.open.states),
+		Misplaced: s.open.misplaced,
+	}
+	for _, e := range c.Events {
+		e.DecidedAt = now
+	}
+	for _, st := range c.States {
+		if st.Event != nil && st.Event.DecidedAt == 0 { // of a seed that was not announced
+			st.Event.DecidedAt = now
+		}
+	}
+	s.dedupe.wrote = s.dedupe.wrote[:0]
+	for i := range c.Dedupe {
+		s.dedupe.wrote = append(s.dedupe.wrote, segmentKey{at: c.Dedupe[i].Bucket, key: c.Dedupe[i].Key()})
+	}
+	for _, u := range s.open.limits {
+		if !u.limit.fading && s.limits[u.limit.id] == u.limit {
+			c.Limits = append(c.Limits, u.limit.record())
+		}
+	}
+	c.Tombstones = s.dedupe.expired(s.time)
+	for _, k := range s.open.dying {
+		r := k.record(s.cfg.Catalog)
+		c.Tombstones = append(c.Tombstones, string(r.AppendCounterKey(nil)))
+	}
+	for _, l := range s.open.fading {
+		r := l.record()
+		c.Tombstones = append(c.Tombstones, r.Key())
+	}
+	slices.Sort(c.Tombstones)
+	return c
+}
+
+// Whole returns the record of the partition as a whole, as the open
+// transaction has it.
+func (s *State) Whole() PositionRecord {
+	whole := s.birth
+	whole.Position, whole.Time = s.position, s.time
+	return whole
+}
+
+// lastOfEach keeps the last change of each key.
+func lastOfEach(states []StateChange) []StateChange {
+	if len(states) < 2 {
+		return states
+	}
+	seen := make(map[string]bool, len(states))
+	var kept []StateChange
+	for _, st := range slices.Backward(states) {
+		if !seen[st.Key] {
+			seen[st.Key] = true
+			kept = append(kept, st)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
+func (s *State) dirtyCounters(yield func(*CounterRecord) bool) {
+	var r CounterRecord
+	for i := range s.open.dirty {
+		k := s.open.dirty[i].counter
+		if k.dying {
+			continue
+		}
+		r = k.record(s.cfg.Catalog)
+		if !yield(&r) {
+			return
+		}
+	}
+}
+
+func (k *counter) record(catalog *usage.Catalog) CounterRecord {
+	m := &catalog.Meters[k.meter]
+	return CounterRecord{
+		Client: k.client.name, Meter: m.Name, Scope: k.scope, Period: *k.period, Decimals: m.Decimals,
+		Total: k.total, Events: k.events, First: k.first, Last: k.last, Seed: k.seed,
+	}
+}
+
+func (l *limitState) record() LimitRecord {
+	return LimitRecord{
+		Contract: l.id.contract, Limit: l.id.limit, Period: l.period, Client: l.client.name, Meter: l.meter,
+		Scope: l.scope, Revision: l.revision, Value: l.value, Decimals: l.decimals, Enforcement: l.enforcement,
+		Standing: l.standing, Sequence: l.sequence, Closed: l.closed, Last: l.last,
+	}
+}
+
+// ErrForeignRecord is returned when a record of the changelog cannot be part
+// of the state that the configuration describes.
+var ErrForeignRecord = errors.New("changelog record does not fit the configuration")
+
+// Load takes in a record of the changelog: one of *CounterRecord, *LimitRecord,
+// *PositionRecord and *DedupeRecord. A later one of the same key replaces an
+// earlier one. Counters of meters that are no longer configured are left
+// alone. Call Loaded after the last.
+func (s *State) Load(record any) error {
+	switch r := record.(type) {
+	case *PositionRecord:
+		s.position, s.time, s.birth = r.Position, r.Time, *r
+	case *DedupeRecord:
+		s.loadDedupe(r)
+	case *CounterRecord:
+		return s.loadCounter(r)
+	case *LimitRecord:
+		s.loadLimit(r)
+	default:
+		return fmt.Errorf("%w: %T", ErrForeignRecord, record)
+	}
+	return nil
+}
+
+func (s *State) loadDedupe(r *DedupeRecord) {
+	for _, h := range r.Hashes {
+		if at, ok := s.dedupe.seenIn[h]; !ok || at < r.Bucket {
+			s.dedupe.put(h, r.Bucket)
+		}
+	}
+	b := s.dedupe.bucket(r.Bucket)
+	if key := r.Key(); !slices.Contains(b.keys, key) {
+		b.keys = append(b.keys, key)
+	}
+}
+
+func (s *State) loadCounter(r *CounterRecord) error {
+	m, ok := s.meters[r.Meter]
+	if !ok {
+		return nil
+	}
+	if r.Decimals != s.cfg.Catalog.Meters[m].Decimals {
+		return fmt.Errorf("%w: meter %s has %d decimals, its counters have %d: rename the meter to count anew",
+			ErrForeignRecord, r.Meter, s.cfg.Catalog.Meters[m].Decimals, r.Decimals)
+	}
+	c := s.loadClient(r.Client)
+	k, err := s.placeLoaded(c, m, r)
+	if err != nil {
+		return err
+	}
+	k.total, k.events, k.first, k.last, k.seed = r.Total, r.Events, r.First, r.Last, r.Seed
+	return nil
+}
+
+func (s *State) loadClient(name string) *client {
+	c, ok := s.clients[name]
+	if !ok {
+		c = &client{name: name, slots: make([]slot, len(s.cfg.Catalog.Meters))}
+		s.clients[name] = c
+	}
+	return c
+}
+
+// placeLoaded returns the counter that r is of, made if need be.
+func (s *State) placeLoaded(c *client, meter int, r *CounterRecord) (*counter, error) {
+	for k := range c.counters() {
+		if k.meter == meter && k.scope == r.Scope && k.period.ID == r.Period.ID {
+			if *k.period != r.Period {
+				period := r.Period
+				k.period = &period
+			}
+			return k, nil
+		}
+	}
+	k := &counter{client: c, meter: meter, scope: r.Scope}
+	if r.Scope.Default() {
+		k.period = s.periodOf(max(r.Period.Start, usage.MinTime+1))
+		if *k.period != r.Period {
+			return nil, fmt.Errorf("%w: the counters' periods are not those of schedule %s %s: another schedule needs another application_id",
+				ErrForeignRecord, s.cfg.Catalog.Schedule.Kind, s.cfg.Catalog.Schedule.Zone)
+		}
+		c.slots[meter].add(k)
+		return k, nil
+	}
+	schedule, err := usage.NewSchedule(r.Scope.Kind, r.Scope.Timezone)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForeignRecord, err)
+	}
+	if schedule.Kind == usage.Anniversary {
+		schedule.Anchor = r.Scope.StartsAt
+	}
+	period := r.Period
+	k.period, k.own = &period, s.scope(c, r.Scope, meter)
+	k.own.schedule, k.own.from, k.own.to = schedule, r.Scope.StartsAt, usage.MaxTime
+	k.own.counters = append(k.own.counters, k)
+	return k, nil
+}
+
+func (s *State) loadLimit(r *LimitRecord) {
+	id := limitID{contract: r.Contract, limit: r.Limit, dimensions: noDimensions, period: r.Period.ID}
+	c := s.loadClient(r.Client)
+	l, ok := s.limits[id]
+	if ok && l.client != c {
+		l.moveTo(c)
+	} else if !ok {
+		l = &limitState{id: id, client: c}
+		s.limits[id] = l
+		c.limits = append(c.limits, l)
+	}
+	l.limitValue = limitValue{
+		meter: r.Meter, scope: r.Scope, period: r.Period, revision: r.Revision, value: r.Value, decimals: r.Decimals,
+		enforcement: r.Enforcement, standing: r.Standing, sequence: r.Sequence, closed: r.Closed, last: r.Last,
+	}
+}
+
+// Loaded ends the restore: what was loaded is committed, and readers may see
+// it. now is the clock.
+func (s *State) Loaded(now usage.Time) {
+	s.now = now
+	for _, c := range s.clients {
+		if c.empty() {
+			delete(s.clients, c.name)
+			continue
+		}
+		for k := range c.counters() {
+			k.fence()
+			if at := s.expiry(k); at != usage.MaxTime {
+				due := s.timers.at(at)
+				due.counters = append(due.counters, k)
+			}
+		}
+	}
+	for _, l := range s.limits {
+		if len(l.standing) > 0 && !l.closed && s.time < l.period.End && l.period.End != usage.MaxTime {
+			s.timers.limit(l.period.End, l)
+		}
+		if l.period.Start > s.time {
+			s.timers.limit(l.period.Start, l)
+		}
+	}
+	s.committed = Committed{Position: s.position, Time: s.time, At: now}
+	s.mark()
+}

@@ -1,0 +1,272 @@
+package aggregate
+
+import (
+	"slices"
+
+	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// client is what one partition knows of a client.
+type client struct {
+	name   string
+	slots  []slot        // by meter
+	own    []*ownScope   // the scopes of limits that cannot use default counters
+	terms  []term        // limits in force, by contract id, then in the contract's order
+	limits []*limitState // of any period that is kept
+}
+
+// slot has a client's default counters of one meter: the one used last, and
+// those of other periods.
+type slot struct {
+	last *counter
+	rest []*counter
+}
+
+// term is a limit of a contract of the client.
+type term struct {
+	contract *contracts.Contract
+	limit    *contracts.Limit
+}
+
+// ownScope has the counters that limits of one contract share because they cut
+// time in the same way, and not as the default schedule does.
+type ownScope struct {
+	scope    Scope
+	meter    int
+	cutOnly  bool // the schedule is the default one: only cut periods are counted here
+	counters []*counter
+	binding
+}
+
+// binding is what contracts change of an ownScope, and is copied for the undo
+// log.
+type binding struct {
+	schedule usage.Schedule
+	from, to usage.Time // of the contract; events outside are not counted
+	live     bool       // a term in force uses it
+	lead     usage.Time // no event of this time or later was passed over before the scope was in force; 0: not known
+}
+
+// counter is the total of one meter for one client, scope and period.
+type counter struct {
+	client *client
+	meter  int
+	scope  Scope
+	own    *ownScope // nil for a default counter
+	limits []*boundLimit
+	txn    int64 // the transaction that last touched it
+	undo   int32 // where in that transaction's dirty list
+	dying  bool  // to be forgotten when the open transaction commits
+	counterValue
+}
+
+// counterValue is what changes of a counter, and is copied for the undo log.
+type counterValue struct {
+	period      *usage.Period
+	total       usage.Quantity
+	events      int64
+	first, last usage.Time
+	seed        Seed
+
+	// A total that stays in [floor, ceiling) passes no threshold.
+	floor, ceiling usage.Quantity
+}
+
+type undoCounter struct {
+	counter *counter
+	before  counterValue
+	made    bool
+}
+
+// clientOf returns the client called name, made if need be.
+func (s *State) clientOf(name []byte) *client {
+	if c, ok := s.clients[string(name)]; ok {
+		return c
+	}
+	c := &client{name: string(name), slots: make([]slot, len(s.cfg.Catalog.Meters))}
+	s.clients[c.name] = c
+	s.open.clients = append(s.open.clients, c)
+	s.bind(c, s.terms.Of(c.name))
+	if s.cfg.Owns != nil && !s.cfg.Owns(c.name) {
+		s.open.misplaced++
+	}
+	return c
+}
+
+// empty tells whether nothing is kept of c but its name.
+func (c *client) empty() bool {
+	if len(c.limits) > 0 || len(c.terms) > 0 {
+		return false
+	}
+	for range c.counters() {
+		return false
+	}
+	return true
+}
+
+// counters yields all counters of c.
+func (c *client) counters() func(yield func(*counter) bool) {
+	return func(yield func(*counter) bool) {
+		for i := range c.slots {
+			if last := c.slots[i].last; last != nil && !yield(last) {
+				return
+			}
+			for _, k := range c.slots[i].rest {
+				if !yield(k) {
+					return
+				}
+			}
+		}
+		for _, o := range c.own {
+			for _, k := range o.counters {
+				if !yield(k) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// find returns the default counter of the period that t lies in, or nil. It
+// becomes the one that is looked at first.
+func (l *slot) find(t usage.Time) *counter {
+	if l.last != nil && l.last.period.Contains(t) {
+		return l.last
+	}
+	for i, k := range l.rest {
+		if k.period.Contains(t) {
+			l.last, l.rest[i] = k, l.last
+			return k
+		}
+	}
+	return nil
+}
+
+func (l *slot) add(k *counter) {
+	if l.last != nil {
+		l.rest = append(l.rest, l.last)
+	}
+	l.last = k
+}
+
+func (l *slot) remove(k *counter) {
+	l.rest = slices.DeleteFunc(l.rest, func(other *counter) bool { return other == k })
+	if l.last != k {
+		return
+	}
+	l.last = nil
+	if n := len(l.rest); n > 0 {
+		l.last, l.rest = l.rest[n-1], l.rest[:n-1]
+	}
+}
+
+// find returns the counter of the period that t lies in, or nil.
+func (o *ownScope) find(t usage.Time) *counter {
+	for _, k := range slices.Backward(o.counters) { // the newest is wanted most
+		if k.period.Contains(t) {
+			return k
+		}
+	}
+	return nil
+}
+
+// periodAt returns the period of the scope that t lies in, cut to the
+// contract, and false where events of that time are not counted here.
+func (o *ownScope) periodAt(t usage.Time) (usage.Period, bool) {
+	if t < o.from || t >= o.to {
+		return usage.Period{}, false
+	}
+	whole := o.schedule.At(t)
+	cut := whole.Cut(o.from, o.to)
+	if o.cutOnly && cut == whole {
+		return usage.Period{}, false
+	}
+	return cut, true
+}
+
+// touch notes the value of k before the open transaction changes it.
+func (s *State) touch(k *counter) {
+	if k.txn == s.open.id {
+		return
+	}
+	k.txn, k.undo = s.open.id, int32(len(s.open.dirty))
+	s.open.dirty = append(s.open.dirty, undoCounter{counter: k, before: k.counterValue})
+	s.open.touched = true
+}
+
+// make adds a counter of client c, whose total begins at zero, as part of the
+// open transaction. boundary is the offset from which the stream counts into
+// it.
+func (s *State) make(c *client, meter int, own *ownScope, period *usage.Period, boundary int64) *counter {
+	k := &counter{client: c, meter: meter, own: own}
+	k.period, k.first, k.last = period, usage.MaxTime, usage.MinTime
+	if own != nil {
+		k.scope = own.scope
+		own.counters = append(own.counters, k)
+	} else {
+		c.slots[meter].add(k)
+		boundary = s.birth.Boundary
+	}
+	k.seed = s.seedFor(k, boundary)
+	s.touch(k)
+	s.open.dirty[k.undo].made = true
+	s.attach(k)
+	if at := s.expiry(k); at != usage.MaxTime {
+		s.timers.at(at).counters = append(s.timers.at(at).counters, k)
+	}
+	return k
+}
+
+// forget drops k from memory.
+func (s *State) forget(k *counter) {
+	k.dying = true
+	if k.own != nil {
+		k.own.counters = slices.DeleteFunc(k.own.counters, func(other *counter) bool { return other == k })
+	} else {
+		k.client.slots[k.meter].remove(k)
+	}
+	if k.client.empty() {
+		delete(s.clients, k.client.name)
+	}
+}
+
+// periodOf returns the default schedule's period of t.
+func (s *State) periodOf(t usage.Time) *usage.Period {
+	for i, p := range s.periods {
+		if p.Contains(t) {
+			if i > 0 {
+				s.periods[0], s.periods[i] = p, s.periods[0]
+			}
+			return p
+		}
+	}
+	p := s.cfg.Catalog.Schedule.At(t)
+	const kept = 64 // far more than are in use at once, with hours and days of lateness
+	if len(s.periods) >= kept {
+		s.periods = s.periods[:kept-1]
+	}
+	s.periods = slices.Insert(s.periods, 0, &p)
+	return &p
+}
+
+// expiry returns when k need no longer be kept: when both the configured
+// number of periods and the allowed lateness have passed since its end.
+func (s *State) expiry(k *counter) usage.Time {
+	if k.period.End == usage.MaxTime {
+		return usage.MaxTime
+	}
+	schedule := s.cfg.Catalog.Schedule
+	if k.own != nil {
+		schedule = k.own.schedule
+	}
+	late := k.period.End.Add(s.cfg.AllowedLateness)
+	if schedule.Kind == usage.Lifetime {
+		return late
+	}
+	end := k.period.End
+	for range s.cfg.KeepPeriods {
+		end = schedule.At(end).End
+	}
+	return max(end, late)
+}

@@ -1,0 +1,297 @@
+package aggregate
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/meterd/meterd/internal/alerts"
+	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// limitID is the tuple whose limit events are numbered together. dimensions
+// are in canonical form.
+type limitID struct{ contract, limit, dimensions, period string }
+
+// noDimensions is the canonical form of no per values.
+const noDimensions = "{}"
+
+// limitState is what one limit has told in one period. It is made by the
+// first limit event.
+type limitState struct {
+	id     limitID
+	client *client
+	txn    int64
+	undo   int32
+	fading bool // to be forgotten when the open transaction commits
+	limitValue
+}
+
+// limitValue is what changes of a limitState, and is copied for the undo log.
+// Slices in it are replaced, never changed in place.
+type limitValue struct {
+	meter       string
+	scope       Scope
+	period      usage.Period
+	revision    int64
+	value       usage.Quantity
+	decimals    int
+	enforcement contracts.Enforcement
+	standing    []contracts.Threshold
+	sequence    int64
+	closed      bool
+	last        *alerts.Event
+}
+
+type undoLimit struct {
+	limit  *limitState
+	client *client
+	before limitValue
+	made   bool
+}
+
+// limitAt orders what one cause does to several limits.
+type limitAt struct {
+	contract string
+	order    int // in the contract, -1 where the limit is gone from it
+	limit    string
+	rank     int // 0 for what is withdrawn
+	start    usage.Time
+}
+
+// emission is what one cause does to one limit: either all that stands is
+// withdrawn, or counter has passed thresholds of bound.
+type emission struct {
+	limitAt
+	withdrawn *limitState
+
+	counter *counter
+	bound   *boundLimit
+	cause   *alerts.Cause
+	before  usage.Quantity
+	cleared []contracts.Threshold
+	crossed []contracts.Threshold
+	silent  bool // into limit-state alone
+}
+
+// StateChange is a record of the limit-state topic: the last limit event of
+// the current period, or nil where nothing stands.
+type StateChange struct {
+	Key    string
+	Client string
+	Event  *alerts.Event
+}
+
+func (b *boundLimit) id(period string) limitID {
+	return limitID{contract: b.contract.ID, limit: b.limit.ID, dimensions: noDimensions, period: period}
+}
+
+// touchLimit notes the value of l before the open transaction changes it.
+func (s *State) touchLimit(l *limitState) {
+	if l.txn == s.open.id {
+		return
+	}
+	l.txn, l.undo = s.open.id, int32(len(s.open.limits))
+	s.open.limits = append(s.open.limits, undoLimit{limit: l, client: l.client, before: l.limitValue})
+	s.open.touched = true
+}
+
+// limitOf returns what the limit has told of k's period, made if need be.
+func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
+	id := b.id(k.period.ID)
+	l, ok := s.limits[id]
+	if ok {
+		s.revive(l)
+		s.touchLimit(l)
+	} else {
+		l = &limitState{id: id, client: k.client}
+		s.limits[id] = l
+		k.client.limits = append(k.client.limits, l)
+		s.touchLimit(l)
+		s.open.limits[l.undo].made = true
+	}
+	l.moveTo(k.client)
+	if l.period != *k.period || l.scope != k.scope {
+		l.closed = false
+	}
+	l.meter, l.scope, l.period = b.limit.MeterName, k.scope, *k.period
+	l.revision, l.value, l.decimals, l.enforcement = b.contract.Revision, b.limit.Value, b.limit.Decimals, b.limit.Enforcement
+	return l
+}
+
+// moveTo makes l a limit of c: contracts move between clients.
+func (l *limitState) moveTo(c *client) {
+	if l.client == c {
+		return
+	}
+	l.client.limits = slices.DeleteFunc(l.client.limits, func(other *limitState) bool { return other == l })
+	l.client = c
+	c.limits = append(c.limits, l)
+}
+
+// revive keeps l though it was to be forgotten.
+func (s *State) revive(l *limitState) {
+	if l.fading {
+		l.fading = false
+		s.open.fading = slices.DeleteFunc(s.open.fading, func(other *limitState) bool { return other == l })
+	}
+}
+
+func (s *State) forgetLimit(l *limitState) {
+	if s.limits[l.id] == l {
+		delete(s.limits, l.id)
+	}
+	l.client.limits = slices.DeleteFunc(l.client.limits, func(other *limitState) bool { return other == l })
+	if l.client.empty() {
+		delete(s.clients, l.client.name)
+	}
+}
+
+// emit makes the limit events of e and what limit-state says after them.
+// Cleared comes before crossed.
+func (s *State) emit(e *emission) {
+	k, b := e.counter, e.bound
+	l := s.limitOf(k, b)
+	for _, step := range []struct {
+		kind   alerts.EventKind
+		passed []contracts.Threshold
+	}{{alerts.Cleared, e.cleared}, {alerts.Crossed, e.crossed}} {
+		if len(step.passed) == 0 {
+			continue
+		}
+		l.standing = stand(l.standing, step.passed, step.kind, b.limit.Thresholds)
+		event := s.tell(l, step.kind, step.passed, e.cause)
+		event.UsageBefore, event.UsageAfter = e.before.Format(l.decimals), k.total.Format(l.decimals)
+		event.Utilization = usage.Utilization(k.total, l.value)
+		event.Seeded = k.seed.Events > 0
+		if !e.silent {
+			s.open.events = append(s.open.events, event)
+		}
+	}
+	s.show(l)
+}
+
+// stand returns the labels that stand after passed were crossed or cleared, in
+// the order of the values they were crossed at.
+func stand(standing, passed []contracts.Threshold, kind alerts.EventKind, limit []contracts.Threshold) []contracts.Threshold {
+	var after []contracts.Threshold
+	if kind == alerts.Cleared {
+		for _, t := range standing {
+			if !hasLabel(passed, t.Label) {
+				after = append(after, t)
+			}
+		}
+		return after
+	}
+	for _, t := range limit {
+		for _, from := range [][]contracts.Threshold{standing, passed} {
+			if i := slices.IndexFunc(from, func(o contracts.Threshold) bool { return o.Label == t.Label }); i >= 0 {
+				after = append(after, from[i])
+				break
+			}
+		}
+	}
+	slices.SortStableFunc(after, func(a, b contracts.Threshold) int { return cmp.Compare(a.Value, b.Value) })
+	return after
+}
+
+func hasLabel(thresholds []contracts.Threshold, label string) bool {
+	return slices.ContainsFunc(thresholds, func(t contracts.Threshold) bool { return t.Label == label })
+}
+
+// tell numbers the next limit event of l and returns it, but for the totals.
+func (s *State) tell(l *limitState, kind alerts.EventKind, passed []contracts.Threshold, cause *alerts.Cause) *alerts.Event {
+	l.sequence++
+	event := &alerts.Event{
+		ID: alerts.Identity{
+			ApplicationID: s.cfg.ApplicationID, Contract: l.id.contract, Limit: l.id.limit,
+			Dimensions: nil, Period: l.id.period, Sequence: l.sequence,
+		}.ID(),
+		Kind: kind, Client: l.client.name, Meter: l.meter, Dimensions: map[string]string{},
+		Contract: l.id.contract, ContractRevision: l.revision, LimitID: l.id.limit,
+		Limit: l.value.Format(l.decimals), Enforcement: l.enforcement,
+		Thresholds: alerts.Show(passed, l.decimals), Highest: passed[len(passed)-1].Label,
+		Standing: alerts.Labels(l.standing),
+		Period:   alerts.PeriodInfo{ID: l.period.ID, Start: l.period.Start, End: l.period.End, Timezone: l.period.Timezone},
+		Cause:    *cause, Late: s.time >= l.period.End, Sequence: l.sequence,
+	}
+	l.last = event
+	return event
+}
+
+// show brings limit-state in line with l, where l's period is the current one.
+// One that is yet to begin is shown when it begins; one that stands is reset
+// when it ends.
+func (s *State) show(l *limitState) {
+	if len(l.standing) > 0 && !l.closed && l.period.End != usage.MaxTime && s.time < l.period.End {
+		s.timers.limit(l.period.End, l)
+	}
+	if l.period.Start > s.time {
+		s.timers.limit(l.period.Start, l)
+		return
+	}
+	if s.time < l.period.End {
+		s.setState(l, l.current())
+	}
+}
+
+// current returns what limit-state says of l while its period is the current
+// one.
+func (l *limitState) current() *alerts.Event {
+	if len(l.standing) == 0 {
+		return nil
+	}
+	return l.last
+}
+
+func (s *State) setState(l *limitState, event *alerts.Event) {
+	s.open.states = append(s.open.states, StateChange{
+		Key: alerts.StateKey(l.id.contract, l.id.limit, nil), Client: l.client.name, Event: event,
+	})
+	s.open.touched = true
+}
+
+// reset tells that l's period has ended with labels standing. An ended period
+// is never evaluated again for a reset.
+func (s *State) reset(l *limitState, successor *limitState) {
+	s.touchLimit(l)
+	if b := s.inForce(l); b != nil {
+		l.revision, l.value, l.decimals, l.enforcement = b.contract.Revision, b.limit.Value, b.limit.Decimals, b.limit.Enforcement
+	}
+	passed := l.standing
+	l.standing, l.closed = nil, true
+	event := s.tell(l, alerts.Reset, passed, &alerts.Cause{Kind: alerts.ByPeriodEnd})
+	event.UsageBefore, event.UsageAfter, event.Utilization = "0", "0", "0"
+	event.Late = false
+	if k := s.counterOf(l); k != nil {
+		event.UsageBefore = k.total.Format(l.decimals)
+		event.Seeded = k.seed.Events > 0
+	}
+	s.open.events = append(s.open.events, event)
+	if successor != nil {
+		s.setState(l, successor.current())
+		return
+	}
+	s.setState(l, nil)
+}
+
+// inForce returns the limit in force that l's events are of, or nil.
+func (s *State) inForce(l *limitState) *boundLimit {
+	for i := range l.client.terms {
+		t := &l.client.terms[i]
+		if t.contract.ID == l.id.contract && t.limit.ID == l.id.limit {
+			return &boundLimit{contract: t.contract, limit: t.limit, order: i}
+		}
+	}
+	return nil
+}
+
+// counterOf returns the counter that l judges, or nil.
+func (s *State) counterOf(l *limitState) *counter {
+	for k := range l.client.counters() {
+		if k.scope == l.scope && k.period.ID == l.id.period && s.cfg.Catalog.Meters[k.meter].Name == l.meter {
+			return k
+		}
+	}
+	return nil
+}

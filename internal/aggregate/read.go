@@ -1,0 +1,280 @@
+package aggregate
+
+import (
+	"slices"
+
+	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// View is what was committed of one client. It is a copy and belongs to the
+// caller.
+type View struct {
+	Client   string
+	AsOf     Committed
+	Complete bool // false: a seed is pending somewhere in it
+	Known    bool // false: history may have something of the client, and was not asked
+	Counters []CounterView
+	Limits   []LimitView
+}
+
+// CounterView is a counter as readers see it.
+type CounterView struct {
+	Meter       string
+	Decimals    int
+	Scope       Scope
+	Period      usage.Period
+	Total       usage.Quantity
+	Events      int64
+	First, Last usage.Time // usage.MaxTime and usage.MinTime where nothing was counted
+	Seed        Seed
+	Limits      []LimitRef
+}
+
+// LimitRef names a limit that judges a counter.
+type LimitRef struct{ Contract, Limit string }
+
+// LimitView is a limit of a client as readers see it, in the period of the
+// limit that partition time lies in, or the nearest one of the contract.
+type LimitView struct {
+	Contract *contracts.Contract
+	Limit    *contracts.Limit
+	Period   usage.Period
+	Total    usage.Quantity
+	Seed     Seed
+	Standing []contracts.Threshold
+}
+
+// Selection narrows what View returns. Period is an id, "previous", or "" for
+// the newest period that has begun.
+type Selection struct {
+	Meter  string
+	Period string
+}
+
+// Previous selects the period before the newest one that has begun.
+const Previous = "previous"
+
+// View returns what was committed of a client.
+func (s *State) View(name string, sel Selection) View {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v := View{Client: name, AsOf: s.committed, Complete: true, Known: !s.unknowable(name)}
+	c, ok := s.clients[name]
+	if !ok {
+		return v
+	}
+	for m := range c.slots {
+		if meter := s.cfg.Catalog.Meters[m].Name; sel.Meter == "" || sel.Meter == meter {
+			s.viewFamily(&v, c.slots[m].all(), s.cfg.Catalog.Schedule, nil, sel)
+		}
+	}
+	for _, o := range c.own {
+		if meter := s.cfg.Catalog.Meters[o.meter].Name; sel.Meter == "" || sel.Meter == meter {
+			s.viewFamily(&v, o.counters, o.schedule, o, sel)
+		}
+	}
+	for i := range c.terms {
+		v.Limits = append(v.Limits, s.viewLimit(c, &c.terms[i]))
+	}
+	for _, k := range v.Counters {
+		v.Complete = v.Complete && k.Seed.Complete()
+	}
+	for _, l := range v.Limits {
+		v.Complete = v.Complete && l.Seed.Complete()
+	}
+	return v
+}
+
+func (l *slot) all() []*counter {
+	if l.last == nil {
+		return nil
+	}
+	return append([]*counter{l.last}, l.rest...)
+}
+
+// viewFamily adds the selected period of counters that differ in their period
+// alone.
+func (s *State) viewFamily(v *View, family []*counter, schedule usage.Schedule, own *ownScope, sel Selection) {
+	var some *counter
+	var found bool
+	current := s.committed.Time
+	wanted := sel.Period
+	if wanted == "" || wanted == Previous {
+		if current == usage.MinTime {
+			return // no period has begun
+		}
+		p := schedule.At(current)
+		if wanted == Previous && p.Start != usage.MinTime {
+			p = schedule.At(p.Start - 1)
+		}
+		wanted = p.ID
+	}
+	for _, k := range family {
+		value, ok := s.valueOf(k)
+		if !ok {
+			continue
+		}
+		some = k
+		if k.period.ID == wanted {
+			v.Counters = append(v.Counters, s.viewCounter(k, value))
+			found = true
+		}
+	}
+	if found || some == nil || sel.Period != "" {
+		return
+	}
+	// Nothing was used since the period began: the total is zero.
+	period := schedule.At(current)
+	if own != nil {
+		cut, counted := own.periodAt(current)
+		if !counted || !own.live {
+			return
+		}
+		period = cut
+	}
+	zero := counterValue{period: &period, first: usage.MaxTime, last: usage.MinTime, seed: Seed{State: SeedNone}}
+	if s.cfg.History {
+		zero.seed = Seed{State: SeedExact, Boundary: s.birth.Boundary}
+		if !v.Known {
+			zero.seed.State = SeedPending
+		}
+	}
+	k := &counter{client: some.client, meter: some.meter, scope: some.scope, own: some.own, counterValue: zero}
+	v.Counters = append(v.Counters, s.viewCounter(k, zero))
+}
+
+// valueOf returns what was committed of k, and false where nothing was.
+func (s *State) valueOf(k *counter) (counterValue, bool) {
+	if k.txn != s.open.id {
+		return k.counterValue, true
+	}
+	u := &s.open.dirty[k.undo]
+	return u.before, !u.made
+}
+
+func (s *State) viewCounter(k *counter, value counterValue) CounterView {
+	m := &s.cfg.Catalog.Meters[k.meter]
+	view := CounterView{
+		Meter: m.Name, Decimals: m.Decimals, Scope: k.scope, Period: *value.period, Total: value.total,
+		Events: value.events, First: value.first, Last: value.last, Seed: value.seed,
+	}
+	for i := range k.client.terms {
+		if t := &k.client.terms[i]; t.limit.Meter == k.meter && s.judges(t, k) {
+			view.Limits = append(view.Limits, LimitRef{Contract: t.contract.ID, Limit: t.limit.ID})
+		}
+	}
+	return view
+}
+
+func (s *State) viewLimit(c *client, t *term) LimitView {
+	at := max(s.committed.Time, t.contract.StartsAt)
+	if at >= t.contract.EndsAt {
+		at = t.contract.EndsAt - 1
+	}
+	period := t.limit.Schedule.At(at).Cut(t.contract.StartsAt, t.contract.EndsAt)
+	view := LimitView{Contract: t.contract, Limit: t.limit, Period: period, Seed: Seed{State: SeedNone}}
+	for k := range c.counters() {
+		if k.meter != t.limit.Meter || k.period.ID != period.ID || !s.judges(t, k) {
+			continue
+		}
+		if value, ok := s.valueOf(k); ok {
+			view.Total, view.Seed, view.Period = value.total, value.seed, *value.period
+		}
+	}
+	id := limitID{contract: t.contract.ID, limit: t.limit.ID, dimensions: noDimensions, period: period.ID}
+	if l, ok := s.limits[id]; ok {
+		value := l.limitValue
+		if l.txn == s.open.id {
+			value = s.open.limits[l.undo].before
+		}
+		view.Standing = value.standing
+	}
+	return view
+}
+
+// Clients returns up to limit names of clients that have counters, after the
+// given name, in the order of their bytes.
+func (s *State) Clients(after string, limit int) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var names []string
+	for name, c := range s.clients {
+		if name <= after {
+			continue
+		}
+		for k := range c.counters() {
+			if _, ok := s.valueOf(k); ok {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	slices.Sort(names)
+	if len(names) > limit {
+		names = names[:limit:limit]
+	}
+	return names
+}
+
+// AsOf returns what the last commit made true.
+func (s *State) AsOf() Committed {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.committed
+}
+
+// Judging returns the version of the contracts' table that the next input is
+// judged by.
+func (s *State) Judging() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.version
+}
+
+// Idle tells readers that partition time has gone on though there was nothing
+// to commit. Call it between Begin and End.
+func (s *State) Idle(now usage.Time) {
+	if !s.open.touched {
+		s.committed.Time, s.committed.At = s.time, now
+		s.mark() // what readers saw is not taken back
+	}
+}
+
+// Seeds counts the counters in each state of seed.
+func (s *State) Seeds() map[SeedState]int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	states := map[SeedState]int{}
+	for _, c := range s.clients {
+		for k := range c.counters() {
+			states[k.seed.State]++
+		}
+	}
+	return states
+}
+
+// TakeAsks returns the questions to history that the open transaction gave
+// rise to so far, each once. Ask them when it has committed.
+func (s *State) TakeAsks() []Ask {
+	asks := s.open.asks
+	s.open.asks = nil
+	return asks
+}
+
+// Told returns how many limit events the open transaction holds.
+func (s *State) Told() int { return len(s.open.events) }
+
+// SeedFailed notes that an answer has not come: the counters that wait for it
+// say so.
+func (s *State) SeedFailed(ask Ask) {
+	c, ok := s.clients[ask.Client]
+	if !ok {
+		return
+	}
+	for k := range c.counters() {
+		if k.scope == ask.Scope && k.period.ID == ask.Period.ID && k.seed.State == SeedPending {
+			k.seed.State = SeedFailed
+		}
+	}
+}

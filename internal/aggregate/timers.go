@@ -1,0 +1,225 @@
+package aggregate
+
+import (
+	"cmp"
+	"container/heap"
+	"maps"
+	"slices"
+
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// timer is what is due at one instant of partition time. Its entries are
+// hints: each is checked against the state when the time has come.
+type timer struct {
+	at       usage.Time
+	limits   map[*limitState]struct{} // periods that end or begin
+	counters []*counter               // to be forgotten
+}
+
+// timers are due in the order of time. There are few: one for each end of a
+// period that is kept.
+type timers struct {
+	queue queue
+	byAt  map[usage.Time]*timer
+	fired []*timer // in the open transaction
+}
+
+type queue []*timer
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)        { *q = append(*q, x.(*timer)) } //nolint:errcheck,forcetypeassert // container/heap's own form
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	t := (*q)[last]
+	*q = (*q)[:last]
+	return t
+}
+
+func newTimers() timers { return timers{byAt: map[usage.Time]*timer{}} }
+
+// at returns the timer of that instant, made if need be.
+func (t *timers) at(at usage.Time) *timer {
+	if found, ok := t.byAt[at]; ok {
+		return found
+	}
+	made := &timer{at: at, limits: map[*limitState]struct{}{}}
+	t.byAt[at] = made
+	heap.Push(&t.queue, made)
+	return made
+}
+
+func (t *timers) limit(at usage.Time, l *limitState) {
+	t.at(at).limits[l] = struct{}{}
+}
+
+// due returns the first timer if its time has come by now, and nil else. It is
+// the caller's until the open transaction ends.
+func (t *timers) due(now usage.Time) *timer {
+	if len(t.queue) == 0 || t.queue[0].at > now {
+		return nil
+	}
+	due := heap.Pop(&t.queue).(*timer) //nolint:errcheck,forcetypeassert // nothing else is in it
+	delete(t.byAt, due.at)
+	t.fired = append(t.fired, due)
+	return due
+}
+
+func (t *timers) committed() { t.fired = t.fired[:0] }
+
+func (t *timers) rollback() {
+	for _, f := range t.fired {
+		due := t.at(f.at)
+		due.counters = append(due.counters, f.counters...)
+		maps.Copy(due.limits, f.limits)
+	}
+	t.fired = t.fired[:0]
+}
+
+// maxDying bounds how many counters one transaction forgets: each is a
+// tombstone in the changelog.
+const maxDying = 20_000
+
+// Advance takes in that partition time has come to at: the clock, once the
+// partition is read to its end. It never goes back.
+func (s *State) Advance(at usage.Time) {
+	s.advance(min(at, s.now))
+}
+
+// Due returns when Advance would next have something to do, or usage.MaxTime.
+func (s *State) Due() usage.Time {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.timers.queue) == 0 {
+		return usage.MaxTime
+	}
+	return s.timers.queue[0].at
+}
+
+func (s *State) advance(at usage.Time) {
+	if at <= s.time {
+		return
+	}
+	for {
+		due := s.timers.due(at)
+		if due == nil {
+			break
+		}
+		// What ends at an instant has ended by the time of that instant.
+		s.time = max(s.time, due.at)
+		s.fire(due, at)
+	}
+	s.time = max(s.time, at)
+	if s.time >= s.seam && s.cfg.History {
+		s.seam, s.unsure = s.periodOf(s.time).End, true
+	}
+}
+
+// fire does what is due on the way to the instant until.
+func (s *State) fire(due *timer, until usage.Time) {
+	for _, l := range slices.SortedFunc(maps.Keys(due.limits), s.compareLimits) {
+		if l.fading || s.limits[l.id] != l {
+			continue
+		}
+		switch {
+		case l.period.End == due.at && !l.closed && len(l.standing) > 0:
+			s.reset(l, s.beginning(l))
+		case l.period.Start == due.at && !s.endedBefore(l):
+			if k, _ := s.judgeOf(l); k != nil { // else another period of the limit may be the current one
+				s.setState(l, l.current())
+			}
+		}
+	}
+	for i, k := range due.counters {
+		if len(s.open.dying) >= maxDying {
+			rest := s.timers.at(until + 1) // soon, and not in this call
+			rest.counters = append(rest.counters, due.counters[i:]...)
+			due.counters = due.counters[:i]
+			break
+		}
+		if !k.dying {
+			s.expire(k)
+		}
+	}
+}
+
+// compareLimits orders limits by client, contract id and place in the
+// contract, so that a replay tells of them in the same order.
+func (s *State) compareLimits(a, b *limitState) int {
+	return cmp.Or(
+		cmp.Compare(a.client.name, b.client.name),
+		cmp.Compare(a.id.contract, b.id.contract),
+		cmp.Compare(s.place(a), s.place(b)),
+		cmp.Compare(a.id.limit, b.id.limit),
+		cmp.Compare(a.id.period, b.id.period),
+	)
+}
+
+// place returns where l's limit stands in its contract.
+func (s *State) place(l *limitState) int {
+	for i := range l.client.terms {
+		t := &l.client.terms[i]
+		if t.contract.ID == l.id.contract && t.limit.ID == l.id.limit {
+			return i
+		}
+	}
+	return len(l.client.terms)
+}
+
+// beginning returns the state of l's limit in the period that begins when l's
+// ends, or nil.
+func (s *State) beginning(l *limitState) *limitState {
+	for _, other := range l.client.limits {
+		if other.sameLimit(l) && other.period.Start == l.period.End && !other.fading {
+			return other
+		}
+	}
+	return nil
+}
+
+// endedBefore tells whether the reset of the period before l's has already
+// said what limit-state is.
+func (s *State) endedBefore(l *limitState) bool {
+	return slices.ContainsFunc(l.client.limits, func(other *limitState) bool {
+		return other.sameLimit(l) && other.period.End == l.period.Start && other.closed
+	})
+}
+
+func (l *limitState) sameLimit(o *limitState) bool {
+	return l.id.contract == o.id.contract && l.id.limit == o.id.limit && l.id.dimensions == o.id.dimensions
+}
+
+// expire lets go of a counter and of what limits told of it.
+func (s *State) expire(k *counter) {
+	if at := s.expiry(k); at > s.time { // its period was cut anew since
+		s.timers.at(at).counters = append(s.timers.at(at).counters, k)
+		return
+	}
+	k.dying = true
+	s.open.dying = append(s.open.dying, k)
+	s.open.touched = true
+	for _, l := range k.client.limits {
+		if s.tells(l, k) && !l.fading {
+			l.fading = true
+			s.open.fading = append(s.open.fading, l)
+		}
+	}
+}
+
+// keep takes back that k was to be forgotten: its period goes on.
+func (s *State) keep(k *counter) {
+	k.dying = false
+	s.open.dying = slices.DeleteFunc(s.open.dying, func(other *counter) bool { return other == k })
+	for _, l := range k.client.limits {
+		if s.tells(l, k) {
+			s.revive(l)
+		}
+	}
+}
+
+// tells tells whether l is what a limit has told of k.
+func (s *State) tells(l *limitState, k *counter) bool {
+	return l.scope == k.scope && l.id.period == k.period.ID && l.meter == s.cfg.Catalog.Meters[k.meter].Name
+}
