@@ -1,0 +1,6 @@
+package config
+
+import "reflect"
+
+// Keys returns the paths of all keys.
+func Keys() []string { return keysOf(reflect.TypeFor[Config](), "") }

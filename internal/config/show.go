@@ -1,0 +1,84 @@
+package config
+
+import (
+	_ "embed" // the schema
+	"fmt"
+	"net/url"
+	"slices"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/meterd/meterd/internal/usage"
+)
+
+//go:embed meterd.schema.json
+var schema []byte
+
+// Schema returns the JSON Schema of the file. It knows all keys and values
+// there are, those that Validate says are not in this version too.
+func Schema() []byte { return slices.Clone(schema) }
+
+// Catalog returns the meters and their schedule, of a configuration that
+// Validate has found right.
+func (c *Config) Catalog() (usage.Catalog, error) {
+	schedule, err := usage.NewSchedule(usage.Kind(c.Schedule.Period), c.Schedule.Timezone)
+	if err != nil {
+		return usage.Catalog{}, fmt.Errorf("schedule: %w", err)
+	}
+	catalog := usage.Catalog{Schedule: schedule}
+	for i := range c.Meters {
+		m := &c.Meters[i]
+		catalog.Meters = append(catalog.Meters, usage.Meter{
+			Name: m.Name, Aggregation: usage.Aggregation(m.Aggregation), Unit: m.Unit, Decimals: m.Decimals,
+		})
+	}
+	return catalog, nil
+}
+
+// YAML returns c as a file that means the same, but without what is secret: no
+// key is, so that is names and passwords that somebody wrote into an address.
+func (c *Config) YAML() ([]byte, error) {
+	shown := *c
+	shown.Kafka.Brokers = slices.Clone(c.Kafka.Brokers)
+	for i, broker := range shown.Kafka.Brokers {
+		if _, _, ok := splitAddress(broker); !ok {
+			shown.Kafka.Brokers[i] = redacted
+		}
+	}
+	shown.SchemaRegistry.URL = withoutUser(c.SchemaRegistry.URL)
+	if c.History.Druid != nil {
+		druid := *c.History.Druid
+		druid.URL, druid.CoordinatorURL = withoutUser(druid.URL), withoutUser(druid.CoordinatorURL)
+		shown.History.Druid = &druid
+	}
+	text, err := yaml.MarshalWithOptions(&shown, yaml.IndentSequence(true))
+	if err != nil {
+		return nil, fmt.Errorf("render configuration: %w", err)
+	}
+	return text, nil
+}
+
+// JSON returns the same as YAML does, as JSON.
+func (c *Config) JSON() ([]byte, error) {
+	text, err := c.YAML()
+	if err != nil {
+		return nil, err
+	}
+	if text, err = yaml.YAMLToJSON(text); err != nil {
+		return nil, fmt.Errorf("render configuration: %w", err)
+	}
+	return text, nil
+}
+
+const redacted = "REDACTED"
+
+func withoutUser(text string) string {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return redacted
+	case u.User != nil:
+		u.User = url.User(redacted)
+	}
+	return u.String()
+}
