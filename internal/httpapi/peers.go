@@ -1,0 +1,137 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+)
+
+const (
+	// headerForwarded says which instance passes a request on. It is passed on
+	// once: whoever gets such a request answers by itself.
+	headerForwarded = "Meterd-Forwarded"
+	// headerInstance says who answers a request that was passed on. An address
+	// may have gone to somebody else since the group told it.
+	headerInstance = "Meterd-Instance"
+	// maxAnswerBytes bounds the answer of another instance.
+	maxAnswerBytes = 16 << 20
+)
+
+// peers asks other instances.
+type peers struct {
+	cluster   Cluster
+	scheme    string
+	timeout   time.Duration
+	transport *http.Transport
+}
+
+func newPeers(cluster Cluster, encryption *tls.Config, timeout time.Duration) *peers {
+	p := &peers{cluster: cluster, scheme: "http", timeout: timeout}
+	if encryption != nil {
+		p.scheme = "https"
+	}
+	p.transport = &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: timeout / 2}).DialContext,
+		TLSClientConfig:        encryption,
+		TLSHandshakeTimeout:    timeout / 2,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        idleTimeout / 2, // ours ends before theirs
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+	return p
+}
+
+func (p *peers) close() { p.transport.CloseIdleConnections() }
+
+// forwarded tells whether another instance passes r on.
+func forwarded(r *http.Request) bool { return r.Header.Get(headerForwarded) != "" }
+
+// signed puts this instance's name to the answers of requests that another
+// instance passes on.
+func (p *peers) signed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if forwarded(r) {
+			w.Header().Set(headerInstance, p.cluster.Self())
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// others returns the instances that are not this one. Without a name of its
+// own an instance asks nobody: they could not tell that it had.
+func (p *peers) others() []Instance {
+	self := p.cluster.Self()
+	if self == "" {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(p.cluster.Instances()), func(i Instance) bool { return i.ID == self })
+}
+
+// relay answers r by whoever runs the partition, which this instance does not.
+func (p *peers) relay(w http.ResponseWriter, r *http.Request, partition int32) error {
+	if forwarded(r) {
+		return refuse(errNotReady, "partition %d does not run here", partition)
+	}
+	others := p.others()
+	i := slices.IndexFunc(others, func(i Instance) bool { return slices.Contains(i.Partitions, partition) })
+	if i < 0 {
+		return refuse(errNotReady, "partition %d is not running yet", partition)
+	}
+	reply, err := p.ask(r, others[i])
+	if err != nil {
+		return refuse(errNotReady, "the instance that has partition %d does not answer", partition).because(err)
+	}
+	if again := reply.header.Get("Retry-After"); again != "" {
+		w.Header().Set("Retry-After", again)
+	}
+	write(w, reply.header.Get("Content-Type"), reply.status, reply.body)
+	return nil
+}
+
+// reply is the whole answer of another instance.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// ask puts r, which is a GET or HEAD, to another instance. Nothing of the
+// headers goes along but what is named here.
+func (p *peers) ask(r *http.Request, to Instance) (reply, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
+	defer cancel()
+	target := url.URL{Scheme: p.scheme, Host: to.Address, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return reply{}, fmt.Errorf("ask instance %s: %w", to.ID, err)
+	}
+	for _, name := range []string{"Authorization", headerRequestID} {
+		if values := r.Header.Values(name); len(values) > 0 {
+			request.Header[name] = values
+		}
+	}
+	request.Header.Set(headerForwarded, p.cluster.Self())
+	response, err := p.transport.RoundTrip(request)
+	if err != nil {
+		return reply{}, fmt.Errorf("ask instance %s: %w", to.ID, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return reply{}, fmt.Errorf("read the answer of instance %s: %w", to.ID, err)
+	case len(body) > maxAnswerBytes:
+		return reply{}, fmt.Errorf("the answer of instance %s has more than %d bytes", to.ID, maxAnswerBytes)
+	case response.Header.Get(headerInstance) != to.ID:
+		return reply{}, fmt.Errorf("instance %s is not what answers at %s, with status %d", to.ID, to.Address, response.StatusCode)
+	}
+	return reply{status: response.StatusCode, header: response.Header, body: body}, nil
+}

@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"go.uber.org/zap"
+)
+
+// What can be wrong with a request, or with meterd when it comes. Everything
+// else is internal.
+var (
+	errBadRequest       = errors.New("bad request")
+	errUnauthorized     = errors.New("unauthorized")
+	errNotFound         = errors.New("not found")
+	errMethodNotAllowed = errors.New("method not allowed")
+	errIncomplete       = errors.New("incomplete")
+	errNotReady         = errors.New("not ready")
+	errInternal         = errors.New("internal error")
+)
+
+// kinds has for each of the above what a client sees. The first that an error
+// is counts; errInternal is the last, for all the rest.
+var kinds = []struct {
+	err    error
+	status int
+	name   string // of the type, and for people
+	title  string
+	again  string // Retry-After, in seconds
+}{
+	{err: errBadRequest, status: http.StatusBadRequest, name: "bad-request", title: "Bad request"},
+	{err: errUnauthorized, status: http.StatusUnauthorized, name: "unauthorized", title: "Unauthorized"},
+	{err: errNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found"},
+	{err: errMethodNotAllowed, status: http.StatusMethodNotAllowed, name: "method-not-allowed", title: "Method not allowed"},
+	{err: errIncomplete, status: http.StatusServiceUnavailable, name: "incomplete", title: "Not all of the usage is known yet", again: "1"},
+	{err: errNotReady, status: http.StatusServiceUnavailable, name: "not-ready", title: "Not ready", again: "1"},
+	{err: errInternal, status: http.StatusInternalServerError, name: "internal", title: "Internal error"},
+}
+
+// problem is an error as RFC 9457 has it.
+type problem struct {
+	Type   string  `json:"type"`
+	Title  string  `json:"title"`
+	Status int     `json:"status"`
+	Detail string  `json:"detail,omitempty"`
+	Checks []Check `json:"checks,omitempty"`
+}
+
+// refusal is an error with a text for the client. Its cause, if any, is for
+// the log.
+type refusal struct {
+	kind   error
+	detail string
+	checks []Check
+	cause  error
+}
+
+func refuse(kind error, format string, args ...any) *refusal {
+	return &refusal{kind: kind, detail: fmt.Sprintf(format, args...)}
+}
+
+// because returns e with a cause.
+func (e *refusal) because(cause error) *refusal {
+	e.cause = cause
+	return e
+}
+
+func (e *refusal) Error() string {
+	if e.cause != nil {
+		return fmt.Sprintf("%s: %s: %s", e.kind, e.detail, e.cause)
+	}
+	return fmt.Sprintf("%s: %s", e.kind, e.detail)
+}
+
+// refuse answers with what err is to a client, and logs what it does not tell
+// it.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	kind := kinds[len(kinds)-1]
+	var told *refusal
+	if errors.As(err, &told) {
+		for _, k := range kinds {
+			if errors.Is(told.kind, k.err) {
+				kind = k
+				break
+			}
+		}
+	}
+	p := problem{Type: "/problems/" + kind.name, Title: kind.title, Status: kind.status}
+	fields := []zap.Field{zap.String("route", route(r)), zap.String("request_id", w.Header().Get(headerRequestID)), zap.Error(err)}
+	switch {
+	case errors.Is(kind.err, errInternal):
+		s.log.Error("http request failed", fields...)
+	case told.cause != nil && !errors.Is(r.Context().Err(), context.Canceled):
+		s.log.Warn("http request refused", fields...)
+	}
+	if told != nil && !errors.Is(kind.err, errInternal) {
+		p.Detail, p.Checks = told.detail, told.checks
+	}
+	if kind.again != "" {
+		w.Header().Set("Retry-After", kind.again)
+	}
+	body, err := encode(p)
+	if err != nil {
+		s.log.Error("problem not encoded", zap.Error(err))
+	}
+	write(w, "application/problem+json", kind.status, body)
+}

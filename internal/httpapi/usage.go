@@ -1,0 +1,200 @@
+package httpapi
+
+import (
+	"math/big"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/meterd/meterd/internal/aggregate"
+	"github.com/meterd/meterd/internal/alerts"
+	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// asOf says what an answer stands on: all records of the partition below
+// Offset. Time is partition time, null before there was a record.
+type asOf struct {
+	Topic      string     `json:"topic"`
+	Partition  int32      `json:"partition"`
+	Offset     int64      `json:"offset"`
+	Time       usage.Time `json:"time"`
+	LagRecords int64      `json:"lag_records"`
+}
+
+type usageAnswer struct {
+	Client   string    `json:"client"`
+	AsOf     asOf      `json:"as_of"`
+	Complete bool      `json:"complete"`
+	Counters []counter `json:"counters"`
+}
+
+type counter struct {
+	Meter      string            `json:"meter"`
+	Dimensions map[string]string `json:"dimensions"`
+	Period     alerts.PeriodInfo `json:"period"`
+	Usage      string            `json:"usage"`
+	Events     int64             `json:"events"`
+	Seed       seed              `json:"seed"`
+	FirstEvent usage.Time        `json:"first_event"`
+	LastEvent  usage.Time        `json:"last_event"`
+	Limits     []limitRef        `json:"limits"`
+}
+
+type seed struct {
+	State    aggregate.SeedState `json:"state"`
+	Usage    string              `json:"usage"`
+	Boundary int64               `json:"boundary"`
+}
+
+type limitRef struct {
+	Contract string `json:"contract"`
+	LimitID  string `json:"limit_id"`
+}
+
+type limitsAnswer struct {
+	Client   string  `json:"client"`
+	AsOf     asOf    `json:"as_of"`
+	Complete bool    `json:"complete"`
+	Limits   []limit `json:"limits"`
+}
+
+type limit struct {
+	Contract         string                `json:"contract"`
+	ContractRevision int64                 `json:"contract_revision"`
+	LimitID          string                `json:"limit_id"`
+	Meter            string                `json:"meter"`
+	Dimensions       map[string]string     `json:"dimensions"`
+	Enforcement      contracts.Enforcement `json:"enforcement"`
+	Limit            string                `json:"limit"`
+	Usage            string                `json:"usage"`
+	Remaining        string                `json:"remaining"`
+	Utilization      string                `json:"utilization"`
+	Thresholds       []threshold           `json:"thresholds"`
+	Period           alerts.PeriodInfo     `json:"period"`
+	NextReset        usage.Time            `json:"next_reset"`
+	Blocked          bool                  `json:"blocked"`
+}
+
+type threshold struct {
+	Threshold string `json:"threshold"`
+	Value     string `json:"value"`
+	Crossed   bool   `json:"crossed"`
+}
+
+// usage answers with the counters of a client.
+func (s *Server) usage(w http.ResponseWriter, r *http.Request) error {
+	values, err := query(r, "meter", "period")
+	if err != nil {
+		return err
+	}
+	sel := aggregate.Selection{Meter: values.Get("meter"), Period: values.Get("period")}
+	return s.atOwner(w, r, sel, func(view aggregate.View, at asOf) (any, error) {
+		if !view.Known && len(view.Counters) == 0 {
+			return nil, refuse(errIncomplete, "history is being asked for this client")
+		}
+		a := usageAnswer{Client: view.Client, AsOf: at, Complete: view.Complete && view.Known, Counters: make([]counter, 0, len(view.Counters))}
+		for i := range view.Counters {
+			a.Counters = append(a.Counters, showCounter(&view.Counters[i]))
+		}
+		return a, nil
+	})
+}
+
+// limits answers with the limits of a client. Which limits there are is known
+// from the contracts, also for a client of whom history is yet to tell.
+func (s *Server) limits(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	return s.atOwner(w, r, aggregate.Selection{}, func(view aggregate.View, at asOf) (any, error) {
+		a := limitsAnswer{Client: view.Client, AsOf: at, Limits: make([]limit, 0, len(view.Limits))}
+		for i := range view.Limits {
+			a.Limits = append(a.Limits, showLimit(&view.Limits[i]))
+		}
+		a.Complete = view.Complete && (view.Known || len(a.Limits) == 0)
+		return a, nil
+	})
+}
+
+// atOwner answers from the partition of the client in the path, here or where
+// it runs.
+func (s *Server) atOwner(
+	w http.ResponseWriter, r *http.Request, sel aggregate.Selection, show func(aggregate.View, asOf) (any, error),
+) error {
+	client, err := pathID(r, "client")
+	if err != nil {
+		return err
+	}
+	partition := s.parts.Partitions.Of(client)
+	reader, ok := s.parts.Partitions.Running(partition)
+	if !ok {
+		return s.peers.relay(w, r, partition)
+	}
+	view := reader.View(client, sel)
+	lag := max(0, reader.Lag())
+	if !view.Known {
+		s.parts.LookUp(partition, client)
+	}
+	v, err := show(view, asOf{
+		Topic: s.cfg.Topic, Partition: partition, Offset: view.AsOf.Position, Time: view.AsOf.Time, LagRecords: lag,
+	})
+	// The partition may have been ours when we looked, then the process slept,
+	// another instance took it over and counted on, and somebody read that: what
+	// we saw would make their numbers go back.
+	if _, ok := s.parts.Partitions.Running(partition); !ok {
+		return refuse(errNotReady, "partition %d is being handed over", partition)
+	}
+	if err != nil {
+		return err
+	}
+	return answer(w, v)
+}
+
+func showPeriod(p usage.Period) alerts.PeriodInfo {
+	return alerts.PeriodInfo{ID: p.ID, Start: p.Start, End: p.End, Timezone: p.Timezone}
+}
+
+func showCounter(v *aggregate.CounterView) counter {
+	c := counter{
+		Meter: v.Meter, Dimensions: map[string]string{}, Period: showPeriod(v.Period),
+		Usage: v.Total.Format(v.Decimals), Events: v.Events,
+		Seed:       seed{State: v.Seed.State, Usage: v.Seed.Usage.Format(v.Decimals), Boundary: v.Seed.Boundary},
+		FirstEvent: v.First, LastEvent: v.Last, Limits: make([]limitRef, 0, len(v.Limits)),
+	}
+	for _, l := range v.Limits {
+		c.Limits = append(c.Limits, limitRef{Contract: l.Contract, LimitID: l.Limit})
+	}
+	return c
+}
+
+func showLimit(v *aggregate.LimitView) limit {
+	l, decimals := v.Limit, v.Limit.Decimals
+	shown := limit{
+		Contract: v.Contract.ID, ContractRevision: v.Contract.Revision, LimitID: l.ID, Meter: l.MeterName,
+		Dimensions: map[string]string{}, Enforcement: l.Enforcement,
+		Limit: l.Value.Format(decimals), Usage: v.Total.Format(decimals), Remaining: remaining(l.Value, v.Total, decimals),
+		Utilization: usage.Utilization(v.Total, l.Value), Thresholds: make([]threshold, 0, len(l.Thresholds)),
+		Period: showPeriod(v.Period), NextReset: v.Period.End, Blocked: l.Enforcement == contracts.Hard && v.Total >= l.Value,
+	}
+	for _, t := range l.Thresholds {
+		stands := slices.ContainsFunc(v.Standing, func(o contracts.Threshold) bool { return o.Label == t.Label })
+		shown.Thresholds = append(shown.Thresholds, threshold{Threshold: t.Label, Value: t.Value.Format(decimals), Crossed: stands})
+	}
+	return shown
+}
+
+// remaining returns max(0, limit-total) as a decimal. Of a total far below zero
+// more may remain than a Quantity can hold.
+func remaining(limit, total usage.Quantity, decimals int) string {
+	if rest, ok := limit.Add(-total); ok {
+		return max(0, rest).Format(decimals)
+	}
+	rest := new(big.Int).Sub(big.NewInt(int64(limit)), big.NewInt(int64(total)))
+	if decimals == 0 {
+		return rest.String()
+	}
+	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(decimals)), nil)
+	text := new(big.Rat).SetFrac(rest, unit).FloatString(decimals)
+	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
+}
