@@ -1,0 +1,453 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meterd/meterd/internal/aggregate"
+	"github.com/meterd/meterd/internal/alerts"
+	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/kafka"
+	"github.com/meterd/meterd/internal/schema"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// History answers what clients used before counting began.
+type History interface {
+	// Open returns an empty set of questions about one partition.
+	Open(partition int32) Questions
+}
+
+// Questions are those of one partition. Nothing in it blocks.
+type Questions interface {
+	// Submit takes questions while there is room, and returns how many.
+	Submit(asks []aggregate.Ask) int
+	Take() []Answer
+	Close()
+}
+
+// Answer is what became of a question: totals with proof, or that it failed so
+// far and is asked again.
+type Answer struct {
+	Ask    aggregate.Ask
+	Failed error
+	Totals []aggregate.SeedTotal
+}
+
+// CounterConfig is what counting needs beside its parts.
+type CounterConfig struct {
+	State         aggregate.Config // of any partition; Partition is set by NewCounter
+	Changelog     string           // topics
+	LimitEvents   string
+	LimitState    string
+	DeadLetters   string
+	ApplicationID string
+}
+
+// CounterParts is what the Counter of a partition works with.
+type CounterParts struct {
+	Decoder *schema.Decoder
+	Events  *schema.EventCodec
+	Table   *contracts.Table
+	History History // nil: none
+	Metrics *CounterMetrics
+	Log     *zap.Logger
+}
+
+// Counter is the Processor that counts usage.
+type Counter struct {
+	cfg       CounterConfig
+	parts     CounterParts
+	partition int32
+	state     *aggregate.State
+	handle    *schema.Handle
+	changelog schema.ChangelogDecoder
+	questions Questions
+	wake      chan struct{}
+	waiting   []aggregate.Ask // to be asked, once there is room
+	lookups   chan string
+	loaded    bool
+
+	// Of the open transaction.
+	letters []kafka.Output
+	tally   tally
+	taken   []Answer // for taking them again after a rollback
+	buffer  []byte
+}
+
+// tally is what the open transaction did with records, for the metrics.
+type tally struct {
+	fates     [4]int64
+	reasons   map[usage.Reason]int64
+	late      int64
+	leftOut   int64
+	crossings []usage.Time // timestamps of records that made limit events
+	events    []*alerts.Event
+	misplaced int
+}
+
+// chunk is how many records are folded under one hold of the lock, so that
+// readers do not wait for long.
+const chunk = 512
+
+// maxLookups bounds the clients that readers have asked for and that were not
+// looked up yet.
+const maxLookups = 1024
+
+// NewCounter returns the processor of one partition.
+func NewCounter(cfg CounterConfig, parts CounterParts, partition int32) *Counter {
+	cfg.State.Partition = partition
+	c := &Counter{
+		cfg: cfg, parts: parts, partition: partition, handle: parts.Decoder.Handle(),
+		state: aggregate.New(cfg.State, parts.Table), wake: make(chan struct{}, 1), lookups: make(chan string, maxLookups),
+	}
+	if parts.History != nil {
+		c.questions = parts.History.Open(partition)
+	}
+	return c
+}
+
+// State returns the state for reading.
+func (c *Counter) State() *aggregate.State { return c.state }
+
+// Load takes in a record of the changelog.
+func (c *Counter) Load(key, value []byte) error {
+	if value == nil {
+		return c.state.Unload(key)
+	}
+	record, err := c.changelog.Decode(key, value)
+	if err != nil {
+		return err
+	}
+	if _, ok := record.(*aggregate.PositionRecord); ok {
+		c.loaded = true
+	}
+	return c.state.Load(record)
+}
+
+// Loaded ends the restore.
+func (c *Counter) Loaded() (position int64, ok bool) {
+	if !c.loaded {
+		return 0, false
+	}
+	c.state.Loaded(usage.TimeOf(time.Now()))
+	c.waiting = append(c.waiting, c.state.Pending()...)
+	return c.state.Position(), true
+}
+
+// Fresh begins without state.
+func (c *Counter) Fresh(position int64) {
+	c.state.Start(position, usage.TimeOf(time.Now()))
+}
+
+// Close withdraws what was asked.
+func (c *Counter) Close() {
+	if c.questions != nil {
+		c.questions.Close()
+	}
+}
+
+// Wake has a value when Between has something to do.
+func (c *Counter) Wake() <-chan struct{} { return c.wake }
+
+// Nudge makes Wake have a value.
+func (c *Counter) Nudge() {
+	select {
+	case c.wake <- struct{}{}:
+	default: // it has one
+	}
+}
+
+// LookUp asks history for a client that was never seen here. It is for
+// readers; what history says is there to read a moment later.
+func (c *Counter) LookUp(client string) {
+	select {
+	case c.lookups <- client:
+		c.Nudge()
+	default: // they will ask again
+	}
+}
+
+// Prepare makes sure that the schemas of all records are known.
+func (c *Counter) Prepare(ctx context.Context, records []kafka.Record) error {
+	err := c.handle.Prepare(ctx, values(records))
+	if errors.Is(err, schema.ErrRegistryDown) {
+		c.parts.Log.Warn("schema registry gives no answer", zap.Int32("partition", c.partition), zap.Error(err))
+		return fmt.Errorf("%w for the schema registry", ErrWait)
+	}
+	return err
+}
+
+func values(records []kafka.Record) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for i := range records {
+			if !yield(records[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// Fold takes in records, a chunk at a time.
+func (c *Counter) Fold(records []kafka.Record, next int64) error {
+	for len(records) > 0 {
+		n := min(chunk, len(records))
+		if err := c.foldChunk(records[:n]); err != nil {
+			return err
+		}
+		records = records[n:]
+	}
+	c.state.Begin(usage.TimeOf(time.Now()))
+	defer c.state.End()
+	c.state.Skip(next)
+	return nil
+}
+
+func (c *Counter) foldChunk(records []kafka.Record) error {
+	c.state.Begin(usage.TimeOf(time.Now()))
+	defer c.state.End()
+	var ev usage.Event
+	for i := range records {
+		r := &records[i]
+		in := aggregate.Input{Offset: r.Offset, Timestamp: usage.Time(r.Timestamp)}
+		told := c.state.Told()
+		reason, err := c.handle.Decode(r.Value, in.Timestamp, &ev)
+		var result aggregate.Result
+		switch {
+		case reason != "":
+			c.state.Reject(in)
+			result = aggregate.Result{Fate: aggregate.DeadLettered, Reason: reason}
+		case err != nil:
+			return err
+		default:
+			result = c.state.Fold(in, &ev)
+		}
+		c.note(r, result, err)
+		for range c.state.Told() - told {
+			c.tally.crossings = append(c.tally.crossings, in.Timestamp)
+		}
+	}
+	return nil
+}
+
+// note tallies what became of r, and keeps it for the dead letters if it is one.
+func (c *Counter) note(r *kafka.Record, result aggregate.Result, err error) {
+	c.tally.fates[result.Fate]++
+	c.tally.leftOut += int64(result.LeftOut)
+	if result.Late && result.Fate == aggregate.Counted {
+		c.tally.late++
+	}
+	if result.Fate != aggregate.DeadLettered {
+		return
+	}
+	if c.tally.reasons == nil {
+		c.tally.reasons = map[usage.Reason]int64{}
+	}
+	c.tally.reasons[result.Reason]++
+	text := describe(result.Reason)
+	if err != nil {
+		text = err.Error()
+	}
+	headers := make([]kafka.Header, 0, len(r.Headers)+5)
+	headers = append(headers, r.Headers...)
+	for _, h := range [][2]string{
+		{"meterd_topic", c.cfg.State.Topic},
+		{"meterd_partition", strconv.Itoa(int(c.partition))},
+		{"meterd_offset", strconv.FormatInt(r.Offset, 10)},
+		{"meterd_reason", string(result.Reason)},
+		{"meterd_error", text},
+	} {
+		headers = append(headers, kafka.Header{Key: []byte(h[0]), Value: []byte(h[1])})
+	}
+	c.letters = append(c.letters, kafka.Output{
+		Topic: c.cfg.DeadLetters, Partition: c.partition, Key: r.Key, Value: r.Value, Headers: headers,
+	})
+}
+
+// describe tells people what a reason means that counting gave.
+func describe(reason usage.Reason) string {
+	switch reason {
+	case usage.UnknownMeter:
+		return "no configured meter takes this event"
+	case usage.Future:
+		return "the event's time is further ahead than max_future"
+	case usage.TooLate:
+		return "the event's period ended longer ago than allowed_lateness"
+	case usage.Overflow:
+		return "the quantity or a total with it does not fit the meter"
+	default:
+		return string(reason)
+	}
+}
+
+// Between takes in the changes of contracts, answers from history, clients to
+// be looked up and, at the end of the partition, the clock.
+func (c *Counter) Between(caughtUp bool) error {
+	now := usage.TimeOf(time.Now())
+	c.state.Begin(now)
+	defer c.state.End()
+	if c.state.ContractsBehind() {
+		c.state.TakeContracts()
+	}
+	if c.questions != nil {
+		answers := c.questions.Take()
+		c.taken = append(c.taken, answers...)
+		for i := range answers {
+			c.answer(&answers[i])
+		}
+		for more := true; more; {
+			select {
+			case client := <-c.lookups:
+				c.state.LookUp(client)
+			default:
+				more = false
+			}
+		}
+	}
+	if caughtUp {
+		c.state.Advance(now)
+		c.state.Idle(now)
+	}
+	if !c.state.Touched() {
+		c.ask()
+	}
+	return nil
+}
+
+func (c *Counter) answer(a *Answer) {
+	err := a.Failed
+	if err == nil {
+		err = c.state.TakeSeed(a.Ask, a.Totals)
+	}
+	if err == nil {
+		return
+	}
+	c.state.SeedFailed(a.Ask)
+	c.parts.Log.Warn("seed failed, it is asked for again",
+		zap.Int32("partition", c.partition), zap.String("client", a.Ask.Client), zap.Error(err))
+}
+
+// ask passes on the questions that are certain: what gave rise to them was
+// committed, or changes nothing.
+func (c *Counter) ask() {
+	if c.questions == nil {
+		return
+	}
+	c.waiting = append(c.waiting, c.state.TakeAsks()...)
+	n := c.questions.Submit(c.waiting)
+	c.waiting = c.waiting[n:]
+}
+
+// Pending tells about the open transaction.
+func (c *Counter) Pending() Pending {
+	return Pending{Any: c.state.Touched(), Urgent: c.state.Urgent(), Dirty: c.state.Dirty()}
+}
+
+// Outputs returns all that the open transaction writes: the changelog, what
+// limits tell, dead letters.
+func (c *Counter) Outputs(now time.Time) ([]kafka.Output, error) {
+	changes := c.state.Changes(usage.TimeOf(now))
+	c.tally.events, c.tally.misplaced = changes.Events, changes.Misplaced
+	out := make([]kafka.Output, 0, c.state.Dirty()+len(changes.Events)+len(changes.States)+len(c.letters))
+	// One buffer for all of the changelog's keys and values: the records are
+	// kept until they are on disk, so it is a new one each time.
+	buffer := make([]byte, 0, cap(c.buffer))
+	cut := func(from int) []byte { return buffer[from:len(buffer):len(buffer)] }
+	put := func(key, value []byte) {
+		out = append(out, kafka.Output{Topic: c.cfg.Changelog, Partition: c.partition, Key: key, Value: value})
+	}
+	for r := range changes.Counters {
+		from := len(buffer)
+		buffer = r.AppendCounterKey(buffer)
+		key := cut(from)
+		from = len(buffer)
+		buffer = schema.AppendCounter(buffer, r)
+		put(key, cut(from))
+	}
+	for i := range changes.Limits {
+		value, err := schema.AppendLimit(nil, &changes.Limits[i])
+		if err != nil {
+			return nil, fmt.Errorf("encode limit: %w", err)
+		}
+		put([]byte(changes.Limits[i].Key()), value)
+	}
+	for i := range changes.Dedupe {
+		put([]byte(changes.Dedupe[i].Key()), schema.AppendDedupe(nil, &changes.Dedupe[i]))
+	}
+	for _, key := range changes.Tombstones {
+		put([]byte(key), nil)
+	}
+	put([]byte(aggregate.PositionKey(c.partition)), schema.AppendPosition(nil, &changes.Position))
+	c.buffer = buffer[:0]
+
+	for _, event := range changes.Events {
+		o, err := c.event(c.cfg.LimitEvents, []byte(event.Client), event)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	for _, s := range changes.States {
+		o, err := c.event(c.cfg.LimitState, []byte(s.Key), s.Event)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return append(out, c.letters...), nil
+}
+
+// event returns the record of a limit event, or of a limit of which nothing
+// stands.
+func (c *Counter) event(topic string, key []byte, event *alerts.Event) (kafka.Output, error) {
+	o := kafka.Output{Topic: topic, Partition: c.partition, Key: key}
+	if event == nil {
+		return o, nil
+	}
+	var err error
+	if o.Value, err = c.parts.Events.Append(nil, event); err != nil {
+		return o, fmt.Errorf("encode limit event: %w", err)
+	}
+	for _, h := range schema.Headers(event, c.cfg.ApplicationID, c.parts.Events.Format()) {
+		o.Headers = append(o.Headers, kafka.Header(h))
+	}
+	return o, nil
+}
+
+// Committed makes the open transaction what readers see.
+func (c *Counter) Committed(now time.Time) {
+	asks := c.state.TakeAsks()
+	c.parts.Metrics.count(&c.tally, now)
+	c.state.Committed(usage.TimeOf(now))
+	c.waiting = append(c.waiting, asks...)
+	c.reset()
+	c.ask()
+}
+
+// Rollback undoes the open transaction. Answers from history that were part of
+// it are taken in again by the next Between.
+func (c *Counter) Rollback() {
+	c.state.Rollback()
+	again := c.taken
+	c.reset()
+	if len(again) == 0 {
+		return
+	}
+	c.state.Begin(usage.TimeOf(time.Now()))
+	defer c.state.End()
+	c.taken = again
+	for i := range again {
+		c.answer(&again[i])
+	}
+}
+
+func (c *Counter) reset() {
+	c.letters, c.taken = nil, nil
+	c.tally = tally{crossings: c.tally.crossings[:0]}
+}
