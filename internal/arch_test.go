@@ -32,11 +32,12 @@ var imports = map[string][]string{
 	"internal/ingest":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka"},
 	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate"},
 	"internal/config":    {"usage"},
-	"internal/verify":    {"usage", "contracts", "alerts", "schema", "kafka", "config"},
+	"internal/verify":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "config"}, // of aggregate the record types alone
 	"internal/loadgen":   {"usage", "schema", "kafka"},
 	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "httpapi", "config"},
-	"internal/demo":      {"usage", "config", "app"},
+	"internal/demo":      {"usage", "contracts", "alerts", "schema", "kafka", "config", "app"},
 	"cmd/meterd":         anything,
+	"test/integration":   {},
 }
 
 // anything stands for all packages of ours.

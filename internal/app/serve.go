@@ -1,0 +1,169 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meterd/meterd/internal/aggregate"
+	"github.com/meterd/meterd/internal/httpapi"
+	"github.com/meterd/meterd/internal/ingest"
+)
+
+func (d *daemon) newServer() (*httpapi.Server, error) {
+	c := httpapi.Default()
+	c.Listen, c.TokensFile, c.Topic = d.cfg.HTTP.Listen, d.cfg.HTTP.TokensFile, d.cfg.Usage.Topic
+	if t := d.cfg.HTTP.TLS; t != nil {
+		c.TLS = httpapi.TLS{CertFile: t.CertFile, KeyFile: t.KeyFile}
+	}
+	server, err := httpapi.New(c, httpapi.Parts{
+		Partitions: partitions{d}, Cluster: cluster{d}, Contracts: d.table,
+		Judges: d.judges, LookUp: d.lookUp, Checks: d.checks, Now: time.Now,
+	}, d.log.Named("http"), d.reg)
+	if err != nil {
+		return nil, fmt.Errorf("http: %w", err)
+	}
+	return server, nil
+}
+
+// partitions are those of this instance, for HTTP.
+type partitions struct{ d *daemon }
+
+func (p partitions) Of(client string) int32 { return p.d.owner(client) }
+
+func (p partitions) Running(partition int32) (httpapi.Reader, bool) {
+	if _, member := p.d.group.Member(); !member {
+		return nil, false
+	}
+	status, ok := p.d.ingest.Partition(partition)
+	counter, counts := status.Processor.(*ingest.Counter)
+	if !ok || !counts {
+		return nil, false
+	}
+	return reader{State: counter.State(), lag: status.Lag()}, true
+}
+
+func (p partitions) Here() []httpapi.PartitionStatus {
+	var list []httpapi.PartitionStatus
+	for _, s := range p.d.ingest.Partitions() {
+		list = append(list, httpapi.PartitionStatus{
+			Topic: p.d.cfg.Usage.Topic, Partition: s.Partition,
+			State: httpapi.PartitionState(s.State), Position: s.Position, End: s.End,
+		})
+	}
+	return list
+}
+
+// reader is a running partition, with its lag at the time of the question.
+type reader struct {
+	*aggregate.State
+	lag int64
+}
+
+func (r reader) Lag() int64 { return r.lag }
+
+// cluster is the group, for HTTP.
+type cluster struct{ d *daemon }
+
+func (c cluster) Self() string {
+	member, ok := c.d.group.Member()
+	if !ok {
+		return ""
+	}
+	return member.ID
+}
+
+func (c cluster) Instances() []httpapi.Instance {
+	var list []httpapi.Instance
+	for _, i := range c.d.group.Instances() {
+		list = append(list, httpapi.Instance(i))
+	}
+	return list
+}
+
+func (c cluster) Partitions() int32 { return c.d.partitions }
+
+// judges tells whether every partition of this instance judges by this version
+// of the contracts.
+func (d *daemon) judges(version int64) bool {
+	for _, s := range d.ingest.Partitions() {
+		counter, ok := s.Processor.(*ingest.Counter)
+		if !ok || counter.State().Judging() < version {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *daemon) lookUp(partition int32, client string) {
+	status, _ := d.ingest.Partition(partition)
+	if counter, ok := status.Processor.(*ingest.Counter); ok {
+		counter.LookUp(client)
+	}
+}
+
+// checks are what readiness depends on: membership, contracts, and that every
+// partition of this instance counts.
+func (d *daemon) checks() []httpapi.Check {
+	_, member := d.group.Member()
+	contractsRead := false
+	select {
+	case <-d.reader.Ready():
+		contractsRead = true
+	default:
+	}
+	list := []httpapi.Check{
+		check("group", member, "member of "+d.cfg.ApplicationID, "not a member of "+d.cfg.ApplicationID),
+		check("contracts", contractsRead, "read", "being read"),
+	}
+	for _, s := range d.ingest.Partitions() {
+		name := fmt.Sprintf("partition-%d", s.Partition)
+		detail := fmt.Sprintf("%s, position %d, lag %d", s.State, s.Position, s.Lag())
+		if s.Waiting != "" {
+			detail = "paused: " + s.Waiting
+		}
+		list = append(list, httpapi.Check{Name: name, OK: s.State == ingest.Running && s.Waiting == "", Detail: detail})
+	}
+	low, err := d.store.DiskLow()
+	return append(list, check("disk", err == nil && !low, "enough space", "too little space in "+d.cfg.State.Dir))
+}
+
+func check(name string, ok bool, good, bad string) httpapi.Check { //revive:disable-line:flag-parameter // two texts for two states
+	if ok {
+		return httpapi.Check{Name: name, OK: true, Detail: good}
+	}
+	return httpapi.Check{Name: name, Detail: bad}
+}
+
+// seeds tells how many counters are in each state of seed, when asked.
+type seeds struct {
+	ingest *ingest.Ingest
+	desc   *prometheus.Desc
+}
+
+func registerSeeds(reg prometheus.Registerer, in *ingest.Ingest) error {
+	s := seeds{ingest: in, desc: prometheus.NewDesc("meterd_seeds", "Counters by how much they know of history.", []string{"state"}, nil)}
+	if err := reg.Register(s); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	return nil
+}
+
+func (s seeds) Describe(out chan<- *prometheus.Desc) { out <- s.desc }
+
+func (s seeds) Collect(out chan<- prometheus.Metric) {
+	counts := map[aggregate.SeedState]int{
+		aggregate.SeedNone: 0, aggregate.SeedPending: 0, aggregate.SeedExact: 0, aggregate.SeedBounded: 0, aggregate.SeedFailed: 0,
+	}
+	for _, status := range s.ingest.Partitions() {
+		if counter, ok := status.Processor.(*ingest.Counter); ok {
+			for state, n := range counter.State().Seeds() {
+				counts[state] += n
+			}
+		}
+	}
+	for state, n := range counts {
+		out <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, float64(n), string(state))
+	}
+}
