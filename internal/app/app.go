@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -32,6 +33,9 @@ type Options struct {
 	CreateTopics bool                    // make the topics that are missing
 	Started      func(address string)    // called when HTTP is listened on
 	Step         func(ingest.Step) error // of ingest.Parts
+
+	// Dial opens connections to brokers; nil is a net.Dialer's. For tests.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // ErrTopics is returned when topics are missing or not as they must be. The
@@ -40,7 +44,7 @@ var ErrTopics = errors.New("topics are not as they must be")
 
 // Run runs meterd until ctx ends.
 func Run(ctx context.Context, cfg *config.Config, opts Options, log *zap.Logger, reg *prometheus.Registry) (err error) {
-	cluster, err := Dial(ctx, cfg, log, reg)
+	cluster, err := dial(ctx, cfg, opts.Dial, log, reg)
 	if err != nil {
 		return err
 	}
@@ -297,7 +301,12 @@ func (s localStore) Apply(partition int32, entries []ingest.Entry, changelog int
 
 // Dial connects to the configured Kafka.
 func Dial(ctx context.Context, cfg *config.Config, log *zap.Logger, reg prometheus.Registerer) (*kafka.Cluster, error) {
+	return dial(ctx, cfg, nil, log, reg)
+}
+
+func dial(ctx context.Context, cfg *config.Config, open func(ctx context.Context, network, address string) (net.Conn, error), log *zap.Logger, reg prometheus.Registerer) (*kafka.Cluster, error) {
 	k := kafka.Default()
+	k.DialContext = open
 	k.Brokers, k.ClientID, k.Connections = cfg.Kafka.Brokers, cfg.ApplicationID, cfg.Kafka.Connections
 	k.DialTimeout, k.ReadTimeout = cfg.Kafka.DialTimeout.Duration(), cfg.Kafka.ReadTimeout.Duration()
 	k.WriteTimeout = cfg.Kafka.WriteTimeout.Duration()

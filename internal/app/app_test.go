@@ -96,14 +96,18 @@ type daemon struct {
 
 func (w *world) start(step func(ingest.Step) error) *daemon {
 	w.t.Helper()
+	return w.startWith(app.Options{Step: step})
+}
+
+func (w *world) startWith(opts app.Options) *daemon {
+	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &daemon{stop: cancel, ended: make(chan error, 1)}
 	started := make(chan string, 1)
 	cfg := w.cfg
-	log := zaptest.NewLogger(w.t, zaptest.Level(zapcore.WarnLevel))
-	go func() {
-		d.ended <- app.Run(ctx, &cfg, app.Options{Started: func(a string) { started <- a }, Step: step}, log, prometheus.NewRegistry())
-	}()
+	log := zaptest.NewLogger(w.t, zaptest.Level(zapcore.ErrorLevel))
+	opts.Started = func(a string) { started <- a }
+	go func() { d.ended <- app.Run(ctx, &cfg, opts, log, prometheus.NewRegistry()) }()
 	w.t.Cleanup(func() { _ = d.end() })
 	select {
 	case d.address = <-started:
