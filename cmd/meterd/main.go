@@ -83,6 +83,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newRunCommand(env),
 		newDemoCommand(env),
 		newTopicsCommand(env),
+		newLoadgenCommand(env),
 		newConfigCommand(env),
 		newVersionCommand(env),
 	)

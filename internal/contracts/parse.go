@@ -78,7 +78,7 @@ func Parse(key, value []byte, revision int64, catalog *usage.Catalog) (*Contract
 
 // firstOf keeps a joined error to one line: the first thing to mend.
 func firstOf(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // looks at errors.Join itself, not along a chain
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()[0]
 	}
 	return err

@@ -32,10 +32,9 @@ func (t *task) run() error {
 
 	t.enter(Running)
 	var (
-		held     kept
-		rest     kafka.Batch // read and not folded yet
-		tick     = time.NewTicker(tickEvery)
-		caughtUp = false
+		held kept
+		rest kafka.Batch // read and not folded yet
+		tick = time.NewTicker(tickEvery)
 	)
 	defer tick.Stop()
 	if t.end, err = t.ingest.parts.Cluster.LastStable(t.soft, t.ingest.cfg.Topic, t.partition); err != nil {
@@ -74,7 +73,7 @@ func (t *task) run() error {
 		} else if t.soft.Err() != nil {
 			return t.finish(&held)
 		}
-		caughtUp = rest.Next == 0 && t.folded >= t.end
+		caughtUp := rest.Next == 0 && t.folded >= t.end
 		if err := t.between(&held, caughtUp); err != nil {
 			return err
 		}

@@ -126,7 +126,7 @@ func (h *Handle) Prepare(ctx context.Context, values iter.Seq[[]byte]) error {
 	h.last = nil
 	var ids []uint32
 	for value := range values {
-		id, ok := SchemaID(value)
+		id, ok := WireID(value)
 		if !ok || h.last != nil && id == h.lastID || len(value) > h.d.config.MaxRecordBytes {
 			continue
 		}
@@ -184,7 +184,7 @@ func (h *Handle) Decode(value []byte, recordTime usage.Time, ev *usage.Event) (u
 		}
 		return h.w.event(recordTime, ev)
 	}
-	id, ok := SchemaID(value)
+	id, ok := WireID(value)
 	if !ok {
 		return usage.Undecodable, errNoHeader
 	}

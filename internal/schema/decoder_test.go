@@ -385,7 +385,7 @@ func FuzzWireHeader(f *testing.F) {
 	h := decoder(f, onlyClient(), record(`c "string"`))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		got, _ := decode(t, h, value)
-		id, ok := schema.SchemaID(value)
+		id, ok := schema.WireID(value)
 		switch {
 		case !ok:
 			require.Equal(t, usage.Undecodable, got.reason)

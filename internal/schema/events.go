@@ -48,7 +48,7 @@ func (c *EventCodec) Decode(value []byte) (*alerts.Event, error) {
 	if c.format == JSON {
 		return decodeEventJSON(value)
 	}
-	if _, ok := SchemaID(value); !ok {
+	if _, ok := WireID(value); !ok {
 		return nil, fmt.Errorf("%w: %w", ErrForeign, errNoHeader)
 	}
 	r := &reader{b: value, pos: wireHeader}

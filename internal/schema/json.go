@@ -136,7 +136,7 @@ func (w *walker) json(pos, depth int, want *want) int {
 	}
 	c, pos := w.next(pos)
 	var v capture
-	end := -1
+	var end int
 	switch c {
 	case '{':
 		v.kind, v.n = other, anObject

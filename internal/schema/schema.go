@@ -15,6 +15,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -84,10 +85,8 @@ func (m Mapping) Validate() error {
 		if len(parts) > maxPathParts {
 			return fmt.Errorf("%s: %q has %d parts, more than %d", field(f), path, len(parts), maxPathParts)
 		}
-		for _, part := range parts {
-			if part == "" {
-				return fmt.Errorf("%s: %q has an empty part", field(f), path)
-			}
+		if slices.Contains(parts, "") {
+			return fmt.Errorf("%s: %q has an empty part", field(f), path)
 		}
 	}
 	return nil

@@ -8,9 +8,9 @@ import (
 // wireHeader is the length of Confluent's header: a zero and a schema id.
 const wireHeader = 5
 
-// SchemaID returns the schema id in the header of a value in Confluent's wire
+// WireID returns the schema id in the header of a value in Confluent's wire
 // format, and false where there is no such header.
-func SchemaID(value []byte) (uint32, bool) {
+func WireID(value []byte) (uint32, bool) {
 	if len(value) < wireHeader || value[0] != 0 {
 		return 0, false
 	}

@@ -1,0 +1,226 @@
+package loadgen
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/meterd/meterd/internal/schema"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// Registrar is where schemas are registered.
+type Registrar interface {
+	Register(ctx context.Context, subject, text string) (uint32, error)
+}
+
+// encoder writes events in the format of the target. One goroutine may use it
+// at a time.
+type encoder struct {
+	g       *Generator
+	format  schema.Format
+	record  *node
+	meters  []string
+	clients []string
+	schemas [2]writer
+	second  uint64 // hashes below have the second schema
+	scratch []byte
+}
+
+// writer is a schema as the encoder needs it.
+type writer struct {
+	id     uint32
+	parts  []part
+	unions bool
+}
+
+// newEncoder returns an encoder, and registers the schemas it writes. For JSON
+// registry may be nil.
+func newEncoder(ctx context.Context, g *Generator, t Target, registry Registrar) (*encoder, error) {
+	record, err := layout(t.Mapping)
+	if err != nil {
+		return nil, err
+	}
+	e := &encoder{g: g, format: t.Format, record: record, clients: make([]string, g.load.Clients)}
+	for n := range e.clients {
+		e.clients[n] = ClientName(n)
+	}
+	for i := range t.Catalog.Meters {
+		e.meters = append(e.meters, t.Catalog.Meters[i].Name)
+	}
+	if t.Format == schema.JSON {
+		return e, nil
+	}
+	subject := t.Topic + "-value"
+	text, err := record.schemaText(firstTypes, firstDefaults)
+	if err != nil {
+		return nil, err
+	}
+	e.schemas[0].parts = record.leaves()
+	if e.schemas[0].id, err = registry.Register(ctx, subject, text); err != nil {
+		return nil, err
+	}
+	if g.load.SecondSchema == 0 {
+		return e, nil
+	}
+	e.second = fraction(g.load.SecondSchema)
+	second := record.second()
+	if text, err = second.schemaText(secondTypes, secondDefaults); err != nil {
+		return nil, err
+	}
+	e.schemas[1].parts, e.schemas[1].unions = second.leaves(), true
+	if e.schemas[1].id, err = registry.Register(ctx, subject, text); err != nil {
+		return nil, fmt.Errorf("second schema: %w", err)
+	}
+	return e, nil
+}
+
+// append appends event number i, whose time is at, as the value of a record.
+func (e *encoder) append(dst []byte, i int64, ev *Event, at time.Time) []byte {
+	h := e.g.hash(i, forText)
+	if ev.Kind == Undecodable {
+		return e.appendDamaged(dst, h)
+	}
+	if e.format == schema.JSON {
+		return e.appendJSON(dst, e.record, ev, at, h)
+	}
+	w := &e.schemas[0]
+	if h < e.second {
+		w = &e.schemas[1]
+	}
+	return e.appendAvro(dst, w, ev, at, h)
+}
+
+// appendDamaged appends what nobody can read as an event.
+func (e *encoder) appendDamaged(dst []byte, h uint64) []byte {
+	if e.format == schema.JSON {
+		return append(dst, [...]string{`{"cut":`, `not json`, `["an array"]`, `{} {}`}[h%4]...)
+	}
+	switch h % 4 {
+	case 0:
+		return append(dst, "not avro"...)
+	case 1: // cut inside of its header
+		return append(dst, 0, 0, 0)
+	case 2: // cut inside of a string
+		return append(schema.AppendHeader(dst, e.schemas[0].id), 72, 'c', 'u', 't')
+	}
+	return schema.AppendHeader(dst, e.schemas[0].id) // no body
+}
+
+var (
+	sources = [...]string{"gateway/eu-west-1", "gateway/us-east-1", "batch-importer", "sdk-go/2.14.1"}
+	names   = [...]string{"region", "plan", "endpoint", "model"}
+	values  = [...][4]string{
+		{"eu-west-1", "us-east-1", "ap-south-1", "eu-central-1"},
+		{"free", "team", "business", "enterprise"},
+		{"/v1/search", "/v1/items", "/v2/completions", "/v1/export"},
+		{"small-3", "large-2", "embed-1", "vision-1"},
+	}
+)
+
+// branches are the indices of what is written into the unions of the second
+// schema; all others have it second.
+const (
+	secondBranch = 2 // zigzag of 1
+	thirdBranch  = 4 // zigzag of 2
+	firstBranch  = 0
+)
+
+func (e *encoder) appendAvro(dst []byte, w *writer, ev *Event, at time.Time, h uint64) []byte {
+	dst = schema.AppendHeader(dst, w.id)
+	for _, p := range w.parts {
+		if w.unions {
+			dst = appendBranch(dst, p, h)
+		}
+		switch p {
+		case idPart:
+			e.scratch = e.g.appendID(e.scratch[:0], ev.Origin)
+			dst = append(binary.AppendVarint(dst, int64(len(e.scratch))), e.scratch...)
+		case clientPart:
+			dst = appendText(dst, e.clients[ev.Client])
+		case meterPart:
+			dst = appendText(dst, e.meters[ev.Meter])
+		case quantityPart:
+			if w.unions && quantityIsText(h) {
+				dst = appendText(dst, strconv.FormatInt(ev.Quantity, 10))
+			} else {
+				dst = binary.AppendVarint(dst, ev.Quantity)
+			}
+		case timePart:
+			if w.unions {
+				dst = binary.AppendVarint(dst, at.UnixMicro())
+			} else {
+				dst = binary.AppendVarint(dst, at.UnixMilli())
+			}
+		case sourcePart:
+			dst = appendText(dst, sources[h>>8%uint64(len(sources))])
+		case propertiesPart:
+			dst = appendProperties(dst, h>>16)
+		case tracePart: // null: its branch is all
+		case labelsPart:
+			dst = append(appendText(append(dst, 2), "synthetic"), 0)
+		}
+	}
+	return dst
+}
+
+// quantityIsText tells which events of the second schema have their quantity
+// as a decimal string.
+func quantityIsText(h uint64) bool { return h>>4&1 == 1 }
+
+func appendBranch(dst []byte, p part, h uint64) []byte {
+	switch {
+	case p == clientPart, p == tracePart:
+		return append(dst, firstBranch)
+	case p == labelsPart:
+		return dst
+	case p == quantityPart && quantityIsText(h):
+		return append(dst, thirdBranch)
+	}
+	return append(dst, secondBranch)
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendVarint(dst, int64(len(s))), s...)
+}
+
+// appendProperties appends a map of up to three names.
+func appendProperties(dst []byte, h uint64) []byte {
+	n := int(h & 3)
+	if n > 0 {
+		dst = binary.AppendVarint(dst, int64(n))
+	}
+	for k := range n {
+		f := (int(h>>2&3) + k) % len(names)
+		dst = appendText(appendText(dst, names[f]), values[f][h>>(4+2*k)&3])
+	}
+	return append(dst, 0)
+}
+
+func (e *encoder) appendJSON(dst []byte, n *node, ev *Event, at time.Time, h uint64) []byte {
+	for i, inner := range n.inner {
+		dst = append(dst, "{,"[min(i, 1)], '"')
+		dst = append(append(dst, inner.name...), '"', ':')
+		switch inner.part {
+		case recordPart:
+			dst = e.appendJSON(dst, inner, ev, at, h)
+		case idPart:
+			dst = append(e.g.appendID(append(dst, '"'), ev.Origin), '"')
+		case clientPart:
+			dst = usage.AppendCanonicalString(dst, e.clients[ev.Client])
+		case meterPart:
+			dst = usage.AppendCanonicalString(dst, e.meters[ev.Meter])
+		case quantityPart:
+			dst = strconv.AppendInt(dst, ev.Quantity, 10)
+		case timePart:
+			dst = strconv.AppendInt(dst, at.UnixMilli(), 10)
+		case sourcePart:
+			dst = usage.AppendCanonicalString(dst, sources[h>>8%uint64(len(sources))])
+		default:
+			dst = append(dst, `{"synthetic":"yes"}`...)
+		}
+	}
+	return append(dst, '}')
+}
