@@ -14,7 +14,7 @@ TESTFLAGS ?=
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
 
-SCRIPTS := .ci/run tools/*.sh test/testbed/*.sh
+SCRIPTS := .ci/run tools/*.sh test/testbed/*.sh bench/*.sh
 # The packages that have tests for a real Kafka and Druid.
 INTEGRATION = $(shell grep -rlE --include='*_test.go' '^//go:build .*integration' cmd internal test 2>/dev/null | xargs -r -n 1 dirname | sort -u | sed 's|^|./|')
 
@@ -50,7 +50,11 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## Go benchmarks
+bench: ## Throughput, cost and latency on a real Kafka (BENCHFLAGS="-events 5000000")
+	bench/run.sh $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## Go benchmarks of single steps
 	go test -run '^$$' -bench . -benchmem $(TESTFLAGS) ./...
 
 .PHONY: demo

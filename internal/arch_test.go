@@ -37,6 +37,7 @@ var imports = map[string][]string{
 	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "httpapi", "config"},
 	"internal/demo":      {"usage", "contracts", "alerts", "schema", "kafka", "config", "app"},
 	"cmd/meterd":         anything,
+	"bench":              {"kafka"},
 	"test/integration":   {},
 }
 
