@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,10 +45,15 @@ func main() {
 
 // run is main with its surroundings passed in. It returns the exit status.
 func run(args, environ []string, stdout, stderr io.Writer) int {
+	return runContext(context.Background(), args, environ, stdout, stderr)
+}
+
+// runContext is run with a context whose end is as good as a signal.
+func runContext(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	env := &environment{stdout: stdout, stderr: stderr, environ: environ}
 	root := newRootCommand(env)
 	root.SetArgs(args)
-	err := root.Execute()
+	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
@@ -84,6 +90,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newDemoCommand(env),
 		newTopicsCommand(env),
 		newLoadgenCommand(env),
+		newVerifyCommand(env),
 		newConfigCommand(env),
 		newVersionCommand(env),
 	)
