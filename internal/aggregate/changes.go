@@ -52,10 +52,16 @@ func (s *State) Changes(now usage.Time) Changes {
 	}
 	c.Tombstones = s.dedupe.expired(s.time)
 	for _, k := range s.open.dying {
+		if k.replaced() {
+			continue
+		}
 		r := k.record(s.cfg.Catalog)
 		c.Tombstones = append(c.Tombstones, string(r.AppendCounterKey(nil)))
 	}
 	for _, l := range s.open.fading {
+		if s.limits[l.id] != l {
+			continue
+		}
 		r := l.record()
 		c.Tombstones = append(c.Tombstones, r.Key())
 	}
@@ -100,6 +106,14 @@ func (s *State) dirtyCounters(yield func(*CounterRecord) bool) {
 			return
 		}
 	}
+}
+
+// replaced tells whether another counter was made in the place of k, which is
+// to be forgotten: its record takes the place of k's.
+func (k *counter) replaced() bool {
+	return k.own != nil && slices.ContainsFunc(k.own.counters, func(other *counter) bool {
+		return !other.dying && other.period.ID == k.period.ID
+	})
 }
 
 func (k *counter) record(catalog *usage.Catalog) CounterRecord {
@@ -210,7 +224,10 @@ func (s *State) placeLoaded(c *client, meter int, r *CounterRecord) (*counter, e
 		schedule.Anchor = r.Scope.StartsAt
 	}
 	period := r.Period
-	k.period, k.own = &period, s.scope(c, r.Scope, meter)
+	if k.own = c.scope(r.Scope, meter); k.own == nil {
+		k.own = s.addScope(c, r.Scope, meter)
+	}
+	k.period = &period
 	k.own.schedule, k.own.from, k.own.to = schedule, r.Scope.StartsAt, usage.MaxTime
 	k.own.counters = append(k.own.counters, k)
 	return k, nil

@@ -46,6 +46,7 @@ type binding struct {
 	from, to usage.Time // of the contract; events outside are not counted
 	live     bool       // a term in force uses it
 	lead     usage.Time // no event of this time or later was passed over before the scope was in force; 0: not known
+	since    int64      // the offset from which on every event for the scope was counted
 }
 
 // counter is the total of one meter for one client, scope and period.
@@ -87,7 +88,7 @@ func (s *State) clientOf(name []byte) *client {
 	c := &client{name: string(name), slots: make([]slot, len(s.cfg.Catalog.Meters))}
 	s.clients[c.name] = c
 	s.open.clients = append(s.open.clients, c)
-	s.bind(c, s.terms.Of(c.name))
+	s.bind(c, s.terms.Of(c.name), s.open.position) // a new client has had no event in this transaction
 	if s.cfg.Owns != nil && !s.cfg.Owns(c.name) {
 		s.open.misplaced++
 	}
@@ -164,7 +165,7 @@ func (l *slot) remove(k *counter) {
 // find returns the counter of the period that t lies in, or nil.
 func (o *ownScope) find(t usage.Time) *counter {
 	for _, k := range slices.Backward(o.counters) { // the newest is wanted most
-		if k.period.Contains(t) {
+		if k.period.Contains(t) && !k.dying {
 			return k
 		}
 	}
@@ -196,17 +197,18 @@ func (s *State) touch(k *counter) {
 }
 
 // make adds a counter of client c, whose total begins at zero, as part of the
-// open transaction. boundary is the offset from which the stream counts into
-// it.
-func (s *State) make(c *client, meter int, own *ownScope, period *usage.Period, boundary int64) *counter {
+// open transaction. The stream has been counting into it, had there been
+// anything, from its boundary on: one offset for many counters, so that few
+// questions to history serve all of them.
+func (s *State) make(c *client, meter int, own *ownScope, period *usage.Period) *counter {
 	k := &counter{client: c, meter: meter, own: own}
 	k.period, k.first, k.last = period, usage.MaxTime, usage.MinTime
+	boundary := s.birth.Boundary
 	if own != nil {
-		k.scope = own.scope
+		k.scope, boundary = own.scope, own.since
 		own.counters = append(own.counters, k)
 	} else {
 		c.slots[meter].add(k)
-		boundary = s.birth.Boundary
 	}
 	k.seed = s.seedFor(k, boundary)
 	s.touch(k)

@@ -140,7 +140,7 @@ func (s *State) count(in Input, ev *usage.Event, takers []int, period *usage.Per
 	for _, m := range takers {
 		k := c.slots[m].find(ev.Time)
 		if k == nil {
-			k = s.make(c, m, nil, period, in.Offset)
+			k = s.make(c, m, nil, period)
 		}
 		s.apply(k, in, ev)
 		for _, o := range c.own {
@@ -153,7 +153,7 @@ func (s *State) count(in Input, ev *usage.Event, takers []int, period *usage.Per
 			case taken:
 				if k == nil {
 					made := cut // only what is made goes to the heap
-					k = s.make(c, m, o, &made, in.Offset)
+					k = s.make(c, m, o, &made)
 				}
 				s.apply(k, in, ev)
 			}

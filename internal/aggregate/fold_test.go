@@ -472,28 +472,38 @@ func TestForgettingIsBounded(t *testing.T) {
 	require.Empty(t, r.state.Clients("", 1))
 }
 
-func TestAnEndThatMovesKeepsWhatWasToBeForgotten(t *testing.T) {
+func TestAnEndThatMovesTooLate(t *testing.T) {
 	t.Parallel()
 
-	r := newTestRig(t)
 	life := limit("l", "100", `"period":"lifetime"`)
-	r.put("k", "acme", `"ends_at":"2026-11-20T00:00:00Z"`, life)
-	r.use(ev{qty: "60"})
-	r.commit()
-	move := func() {
-		r.advance("11-23")
-		r.put("k", "acme", `"ends_at":"2026-12-20T00:00:00Z"`, life)
-		r.use(ev{qty: "20"})
+	for name, between := range map[string]func(r *rig){
+		"in one transaction": func(*rig) {},
+		"committed":          func(r *rig) { r.commit() },
+		"rolled back":        func(r *rig) { r.state.Rollback(); r.advance("11-23") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			r := newTestRig(t)
+			r.put("k", "acme", `"ends_at":"2026-11-20T00:00:00Z"`, life)
+			r.use(ev{qty: "60"})
+			r.commit()
+			r.advance("11-23")
+			between(r)
+			r.put("k", "acme", `"ends_at":"2026-12-20T00:00:00Z"`, life)
+			r.use(ev{qty: "50"})
+			r.commit()
+			r.restart()
+			r.use(ev{qty: "30"})
+			r.commit()
+			require.Equal(t, []string{
+				"crossed k/l lifetime #1 [50%=50] 0..60 [50%] usage",
+				"reset k/l lifetime #2 [50%=50] 60..0 [] period_end",
+				"crossed k/l lifetime #1 [50%=50] 0..50 [50%] usage",
+				"crossed k/l lifetime #2 [80%=80] 50..80 [50% 80%] usage",
+			}, linesOf(r.told), "its counter was not kept so long, whenever that was committed")
+		})
 	}
-	move()
-	require.Equal(t, []string{
-		"reset k/l lifetime #2 [50%=50] 60..0 [] period_end",
-		"crossed k/l lifetime #3 [50%=50] 60..60 [50%] contract",
-		"crossed k/l lifetime #4 [80%=80] 60..80 [50% 80%] usage",
-	}, r.commit())
-	r.restart()
-	r.use(ev{qty: "20"})
-	require.Equal(t, []string{"crossed k/l lifetime #5 [100%=100] 80..100 [50% 80% 100%] usage"}, r.commit())
 }
 
 func TestUnload(t *testing.T) {

@@ -100,8 +100,7 @@ func (s *State) touchLimit(l *limitState) {
 func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 	id := b.id(k.period.ID)
 	l, ok := s.limits[id]
-	if ok {
-		s.revive(l)
+	if ok && !l.fading {
 		s.touchLimit(l)
 	} else {
 		l = &limitState{id: id, client: k.client}
@@ -127,14 +126,6 @@ func (l *limitState) moveTo(c *client) {
 	l.client.limits = slices.DeleteFunc(l.client.limits, func(other *limitState) bool { return other == l })
 	l.client = c
 	c.limits = append(c.limits, l)
-}
-
-// revive keeps l though it was to be forgotten.
-func (s *State) revive(l *limitState) {
-	if l.fading {
-		l.fading = false
-		s.open.fading = slices.DeleteFunc(s.open.fading, func(other *limitState) bool { return other == l })
-	}
 }
 
 func (s *State) forgetLimit(l *limitState) {
@@ -172,7 +163,7 @@ func (s *State) emit(e *emission) {
 }
 
 // stand returns the labels that stand after passed were crossed or cleared, in
-// the order of the values they were crossed at.
+// the order of the values they were crossed at, equal ones in that of limit.
 func stand(standing, passed []contracts.Threshold, kind alerts.EventKind, limit []contracts.Threshold) []contracts.Threshold {
 	var after []contracts.Threshold
 	if kind == alerts.Cleared {
@@ -183,20 +174,24 @@ func stand(standing, passed []contracts.Threshold, kind alerts.EventKind, limit 
 		}
 		return after
 	}
-	for _, t := range limit {
-		for _, from := range [][]contracts.Threshold{standing, passed} {
-			if i := slices.IndexFunc(from, func(o contracts.Threshold) bool { return o.Label == t.Label }); i >= 0 {
-				after = append(after, from[i])
-				break
-			}
+	after = slices.Clone(standing)
+	for _, t := range passed {
+		if !hasLabel(after, t.Label) {
+			after = append(after, t)
 		}
 	}
-	slices.SortStableFunc(after, func(a, b contracts.Threshold) int { return cmp.Compare(a.Value, b.Value) })
+	slices.SortStableFunc(after, func(a, b contracts.Threshold) int {
+		return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(placeOf(limit, a.Label), placeOf(limit, b.Label)))
+	})
 	return after
 }
 
+func placeOf(thresholds []contracts.Threshold, label string) int {
+	return slices.IndexFunc(thresholds, func(t contracts.Threshold) bool { return t.Label == label })
+}
+
 func hasLabel(thresholds []contracts.Threshold, label string) bool {
-	return slices.ContainsFunc(thresholds, func(t contracts.Threshold) bool { return t.Label == label })
+	return placeOf(thresholds, label) >= 0
 }
 
 // tell numbers the next limit event of l and returns it, but for the totals.
@@ -289,7 +284,7 @@ func (s *State) inForce(l *limitState) *boundLimit {
 // counterOf returns the counter that l judges, or nil.
 func (s *State) counterOf(l *limitState) *counter {
 	for k := range l.client.counters() {
-		if k.scope == l.scope && k.period.ID == l.id.period && s.cfg.Catalog.Meters[k.meter].Name == l.meter {
+		if !k.dying && k.scope == l.scope && k.period.ID == l.id.period && s.cfg.Catalog.Meters[k.meter].Name == l.meter {
 			return k
 		}
 	}

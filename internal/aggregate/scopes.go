@@ -16,15 +16,18 @@ func scopeOf(contract *contracts.Contract, limit *contracts.Limit) Scope {
 	}
 }
 
-func (s *State) bindScope(c *client, contract *contracts.Contract, limit *contracts.Limit) {
-	standard := limit.Schedule.Equal(s.cfg.Catalog.Schedule)
-	if standard && s.uncut(limit.Schedule, contract.StartsAt) && s.uncut(limit.Schedule, contract.EndsAt) {
-		return
+func (s *State) bindScope(c *client, contract *contracts.Contract, limit *contracts.Limit, since int64) {
+	o := c.scope(scopeOf(contract, limit), limit.Meter)
+	if o == nil {
+		standard := limit.Schedule.Equal(s.cfg.Catalog.Schedule)
+		if standard && s.uncut(limit.Schedule, contract.StartsAt) && s.uncut(limit.Schedule, contract.EndsAt) {
+			return
+		}
+		o = s.addScope(c, scopeOf(contract, limit), limit.Meter)
 	}
-	o := s.scope(c, scopeOf(contract, limit), limit.Meter)
 	horizon := s.now.Add(s.cfg.MaxFuture + earlyMargin)
 	if o.lead == 0 || o.to < contract.EndsAt && o.to <= horizon {
-		o.lead = horizon // what came after the old end was passed over
+		o.lead, o.since = horizon, since // what came after the old end was passed over
 	}
 	o.schedule, o.live = limit.Schedule, true
 	o.from, o.to = contract.StartsAt, contract.EndsAt
@@ -38,13 +41,17 @@ func (s *State) uncut(schedule usage.Schedule, at usage.Time) bool {
 	return schedule.At(at).Start == at
 }
 
-// scope returns c's own scope for meter, made if need be.
-func (s *State) scope(c *client, scope Scope, meter int) *ownScope {
+// scope returns c's own scope for meter, or nil.
+func (c *client) scope(scope Scope, meter int) *ownScope {
 	for _, o := range c.own {
 		if o.scope == scope && o.meter == meter {
 			return o
 		}
 	}
+	return nil
+}
+
+func (s *State) addScope(c *client, scope Scope, meter int) *ownScope {
 	o := &ownScope{scope: scope, meter: meter, cutOnly: s.standard(scope)}
 	c.own = append(c.own, o)
 	return o
@@ -58,6 +65,9 @@ func (s *State) scope(c *client, scope Scope, meter int) *ownScope {
 // stands for it until the period is cut again.
 func (s *State) recut(o *ownScope) {
 	for _, k := range o.counters {
+		if k.dying {
+			continue
+		}
 		inside := max(k.period.Start, o.from)
 		if inside == usage.MinTime {
 			continue
@@ -82,9 +92,6 @@ func (s *State) recut(o *ownScope) {
 		}
 		if at := s.expiry(k); at != usage.MaxTime {
 			s.timers.at(at).counters = append(s.timers.at(at).counters, k)
-			if k.dying && at > s.time {
-				s.keep(k)
-			}
 		}
 	}
 }
@@ -101,11 +108,11 @@ func (s *State) adopt(c *client, o *ownScope) {
 		if whole.dying || !ok || cut.Start != whole.period.Start || s.time >= cut.End {
 			continue
 		}
-		if slices.ContainsFunc(o.counters, func(k *counter) bool { return k.period.ID == cut.ID }) {
+		if slices.ContainsFunc(o.counters, func(k *counter) bool { return !k.dying && k.period.ID == cut.ID }) {
 			continue
 		}
 		asks := len(s.open.asks)
-		k := s.make(c, o.meter, o, &cut, s.position)
+		k := s.make(c, o.meter, o, &cut)
 		if s.inherit(k, whole) {
 			s.open.asks = s.open.asks[:asks]
 		}
@@ -140,24 +147,21 @@ func (s *State) ensure(c *client) {
 		if own := c.ownOf(&t); own != nil {
 			if period, ok := own.periodAt(s.time); ok {
 				if own.find(s.time) == nil {
-					s.make(c, own.meter, own, &period, s.position)
+					s.make(c, own.meter, own, &period)
 				}
 				continue
 			}
 		}
 		if c.slots[t.limit.Meter].find(s.time) == nil {
-			s.make(c, t.limit.Meter, nil, s.periodOf(s.time), s.position)
+			s.make(c, t.limit.Meter, nil, s.periodOf(s.time))
 		}
 	}
 }
 
 // ownOf returns the own scope that t uses in some periods, or nil.
 func (c *client) ownOf(t *term) *ownScope {
-	scope := scopeOf(t.contract, t.limit)
-	for _, o := range c.own {
-		if o.live && o.scope == scope && o.meter == t.limit.Meter {
-			return o
-		}
+	if o := c.scope(scopeOf(t.contract, t.limit), t.limit.Meter); o != nil && o.live {
+		return o
 	}
 	return nil
 }

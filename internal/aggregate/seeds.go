@@ -146,7 +146,7 @@ func (s *State) TakeSeed(ask Ask, totals []SeedTotal) error {
 		k := waiting[m]
 		if k == nil && found && s.adds(ask) {
 			asks := len(s.open.asks)
-			k = s.make(c, m, nil, s.periodOf(ask.Period.Start), ask.Boundary)
+			k = s.make(c, m, nil, s.periodOf(ask.Period.Start))
 			k.seed.State, s.open.asks = SeedPending, s.open.asks[:asks] // this is the answer
 		}
 		if k == nil || k.seed.Complete() {

@@ -28,7 +28,7 @@ func announced(t *testing.T) *rig { return seeded(t, nil) }
 // asks returns what the open transaction asks, and commits it.
 func (r *rig) asks() []aggregate.Ask {
 	r.taken()
-	asks := r.state.Asks()
+	asks := r.state.TakeAsks()
 	r.commit()
 	return asks
 }
@@ -137,7 +137,7 @@ func TestASeedBringsMetersThatWereNotSeen(t *testing.T) {
 	r.asks()
 	r.answer(askOf(t, "acme"), 80, 9)
 	r.taken()
-	require.Empty(t, r.state.Asks())
+	require.Empty(t, r.state.TakeAsks())
 	require.Equal(t, []string{
 		"crossed k/c 2026-11 #1 [50%=5 80%=8] 0..9 [50% 80%] seed seeded",
 		"crossed k/l 2026-11 #1 [50%=50 80%=80] 0..81 [50% 80%] seed seeded",
@@ -321,7 +321,7 @@ func TestQuestionsAreAskedAgainAfterARollback(t *testing.T) {
 		r.use(ev{qty: "60"})
 		r.use(ev{client: "corp"})
 		r.taken()
-		return snapshot(t, r.state.Changes(r.clock)), r.state.Asks()
+		return snapshot(t, r.state.Changes(r.clock)), r.state.TakeAsks()
 	}
 	changes, asks := fold()
 	require.NotEmpty(t, asks)
@@ -373,7 +373,7 @@ func TestLookUp(t *testing.T) {
 	r.answer(asks[0], 30, 0)
 	require.False(t, r.state.View("acme", aggregate.Selection{}).Known, "until it is committed")
 	r.taken()
-	require.Empty(t, r.state.Asks())
+	require.Empty(t, r.state.TakeAsks())
 	r.commit()
 	view := r.state.View("acme", aggregate.Selection{})
 	require.True(t, view.Known)

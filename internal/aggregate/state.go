@@ -212,14 +212,16 @@ func (s *State) Rollback() {
 	for _, c := range s.open.dying {
 		c.dying = false
 	}
-	for _, l := range s.open.fading {
-		l.fading = false
-	}
 	for _, u := range s.open.limits {
 		u.limit.limitValue = u.before
 		u.limit.moveTo(u.client)
 		if u.made {
 			s.forgetLimit(u.limit)
+		}
+	}
+	for _, l := range s.open.fading {
+		if l.fading = false; slices.Contains(l.client.limits, l) { // else it was made in the open transaction
+			s.limits[l.id] = l
 		}
 	}
 	for _, u := range s.open.dirty {

@@ -149,7 +149,7 @@ func (s *State) judgeOf(l *limitState) (*counter, *boundLimit) {
 // the same counter, or only the end of the contract was moved, so that the
 // period is cut now and was not, or the other way round.
 func (s *State) goesOn(l *limitState, k *counter, b *boundLimit) bool {
-	if l.client != k.client || l.meter != b.limit.MeterName {
+	if l.fading || l.client != k.client || l.meter != b.limit.MeterName {
 		return false
 	}
 	return l.scope == k.scope || s.standard(l.scope) && s.standard(k.scope) && l.period.Start == k.period.Start
@@ -267,12 +267,13 @@ func (s *State) rebind(c *client, list []*contracts.Contract) {
 		u.before = append(u.before, o.binding)
 	}
 	s.open.binds = append(s.open.binds, u)
-	s.bind(c, list)
+	s.bind(c, list, s.position)
 }
 
 // bind makes list the contracts of c: its terms, the scopes they need beside
 // the default one, and which limits judge which counter.
-func (s *State) bind(c *client, list []*contracts.Contract) {
+// since is an offset from which on every event of c is judged by them.
+func (s *State) bind(c *client, list []*contracts.Contract, since int64) {
 	c.terms = nil
 	for _, o := range c.own {
 		o.live = false
@@ -281,7 +282,7 @@ func (s *State) bind(c *client, list []*contracts.Contract) {
 		for i := range contract.Limits {
 			limit := &contract.Limits[i]
 			c.terms = append(c.terms, term{contract: contract, limit: limit})
-			s.bindScope(c, contract, limit)
+			s.bindScope(c, contract, limit, since)
 		}
 	}
 	for _, o := range c.own {

@@ -208,17 +208,6 @@ func (s *State) expire(k *counter) {
 	}
 }
 
-// keep takes back that k was to be forgotten: its period goes on.
-func (s *State) keep(k *counter) {
-	k.dying = false
-	s.open.dying = slices.DeleteFunc(s.open.dying, func(other *counter) bool { return other == k })
-	for _, l := range k.client.limits {
-		if s.tells(l, k) {
-			s.revive(l)
-		}
-	}
-}
-
 // tells tells whether l is what a limit has told of k.
 func (s *State) tells(l *limitState, k *counter) bool {
 	return l.scope == k.scope && l.id.period == k.period.ID && l.meter == s.cfg.Catalog.Meters[k.meter].Name

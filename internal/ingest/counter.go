@@ -321,16 +321,15 @@ func (c *Counter) Between(caughtUp bool) error {
 }
 
 func (c *Counter) answer(a *Answer) {
-	err := a.Failed
-	if err == nil {
-		err = c.state.TakeSeed(a.Ask, a.Totals)
-	}
-	if err == nil {
+	if a.Failed != nil { // whoever asks has logged why
+		c.state.SeedFailed(a.Ask)
 		return
 	}
-	c.state.SeedFailed(a.Ask)
-	c.parts.Log.Warn("seed failed, it is asked for again",
-		zap.Int32("partition", c.partition), zap.String("client", a.Ask.Client), zap.Error(err))
+	if err := c.state.TakeSeed(a.Ask, a.Totals); err != nil {
+		c.state.SeedFailed(a.Ask)
+		c.parts.Log.Error("seed cannot be taken: the counter stays incomplete",
+			zap.Int32("partition", c.partition), zap.String("client", a.Ask.Client), zap.Error(err))
+	}
 }
 
 // ask passes on the questions that are certain: what gave rise to them was
