@@ -385,3 +385,13 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// The files that are shipped can be run as they are.
+func TestShippedFilesAreRight(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"../../configs/meterd.yaml", "../../deploy/k8s/meterd.yaml"} {
+		cfg, err := config.Load(name, nil, nil)
+		require.NoError(t, err, name)
+		require.NoError(t, cfg.Validate(), name)
+	}
+}
