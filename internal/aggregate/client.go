@@ -255,18 +255,25 @@ func (s *State) periodOf(t usage.Time) *usage.Period {
 // expiry returns when k need no longer be kept: when both the configured
 // number of periods and the allowed lateness have passed since its end.
 func (s *State) expiry(k *counter) usage.Time {
-	if k.period.End == usage.MaxTime {
+	if k.own != nil {
+		return s.expiryOf(k.own.schedule, k.period.End)
+	}
+	at, ok := s.expiries[k.period.End] // there are few periods and many counters
+	if !ok {
+		at = s.expiryOf(s.cfg.Catalog.Schedule, k.period.End)
+		s.expiries[k.period.End] = at
+	}
+	return at
+}
+
+func (s *State) expiryOf(schedule usage.Schedule, end usage.Time) usage.Time {
+	if end == usage.MaxTime {
 		return usage.MaxTime
 	}
-	schedule := s.cfg.Catalog.Schedule
-	if k.own != nil {
-		schedule = k.own.schedule
-	}
-	late := k.period.End.Add(s.cfg.AllowedLateness)
+	late := end.Add(s.cfg.AllowedLateness)
 	if schedule.Kind == usage.Lifetime {
 		return late
 	}
-	end := k.period.End
 	for range s.cfg.KeepPeriods {
 		end = schedule.At(end).End
 	}

@@ -78,7 +78,8 @@ type State struct {
 	committed Committed
 	dedupe    dedupe
 	timers    timers
-	periods   []*usage.Period // of the default schedule, the last used first
+	periods   []*usage.Period           // of the default schedule, the last used first
+	expiries  map[usage.Time]usage.Time // of default counters, by the ends of their periods
 
 	open transaction
 }
@@ -125,6 +126,7 @@ func New(cfg Config, table *contracts.Table) *State {
 		terms:     table,
 		time:      usage.MinTime,
 		committed: Committed{Time: usage.MinTime},
+		expiries:  map[usage.Time]usage.Time{},
 		dedupe:    newDedupe(cfg.DedupeWindow),
 		timers:    newTimers(),
 	}

@@ -48,19 +48,17 @@ func (s *State) takeAll() {
 			s.clientOf([]byte(name))
 		}
 	}
-	known := make([]*client, 0, len(s.clients))
+	var concerned []*client
 	for _, c := range s.clients {
-		known = append(known, c)
-	}
-	slices.SortFunc(known, func(a, b *client) int { return cmp.Compare(a.name, b.name) })
-	concerned := known[:0]
-	for _, c := range known {
-		if list := s.terms.Of(c.name); len(list) > 0 || len(c.terms) > 0 || len(c.limits) > 0 {
+		if len(c.terms) > 0 || len(c.limits) > 0 || len(s.terms.Of(c.name)) > 0 {
 			concerned = append(concerned, c)
-			s.rebind(c, list)
-			s.withdrawAll(c, nil)
-			s.emitAll()
 		}
+	}
+	slices.SortFunc(concerned, func(a, b *client) int { return cmp.Compare(a.name, b.name) })
+	for _, c := range concerned {
+		s.rebind(c, s.terms.Of(c.name))
+		s.withdrawAll(c, nil)
+		s.emitAll()
 	}
 	// Only now: a contract that has moved is cleared for one client before it
 	// is crossed for another.

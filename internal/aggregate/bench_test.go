@@ -1,0 +1,84 @@
+package aggregate_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/meterd/meterd/internal/aggregate"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// newBench is a state that has counted one event of each of n clients, and its
+// next inputs, one for each.
+func newBench(t testing.TB, n int, ids bool) (*aggregate.State, []usage.Event, usage.Time) {
+	r := newRig(t, config(t))
+	events := make([]usage.Event, n)
+	for i := range events {
+		events[i] = usage.Event{Client: fmt.Appendf(nil, "client-%d", i), Meter: []byte("bytes"), Quantity: usage.DecimalOf(1), Time: r.clock}
+		if ids {
+			events[i].ID = fmt.Appendf(nil, "event-%032d", i)
+		}
+		r.put(fmt.Sprint("k", i), string(events[i].Client), "",
+			limit("m", "1000000000", ""), limit("h", "1000000000", `"period":"hour"`), limit("z", "1000000000", `"timezone":"Asia/Tokyo"`))
+		if i%2 == 0 {
+			r.put(fmt.Sprint("k", i), string(events[i].Client), `"starts_at":"2026-02-03T00:00:00Z"`, limit("m", "1000000000", ""))
+		}
+	}
+	r.do(func(s *aggregate.State) {
+		for i := range events {
+			require.Equal(t, aggregate.Counted, s.Fold(aggregate.Input{Offset: int64(i), Timestamp: r.clock}, &events[i]).Fate)
+		}
+	})
+	r.commit()
+	return r.state, events, r.clock
+}
+
+func TestFoldOfAKnownClientAllocatesNothing(t *testing.T) {
+	state, events, now := newBench(t, 100, false)
+	fold := func() {
+		state.Begin(now)
+		for i := range events {
+			state.Fold(aggregate.Input{Offset: state.Position(), Timestamp: now}, &events[i])
+		}
+		state.End()
+		state.Committed(now)
+	}
+	fold()
+	require.Zero(t, testing.AllocsPerRun(100, fold))
+}
+
+func BenchmarkFold(b *testing.B) {
+	for _, ids := range []bool{false, true} {
+		b.Run(fmt.Sprintf("dedupe=%t", ids), func(b *testing.B) {
+			const batch = 10_000
+			state, events, now := newBench(b, batch, ids)
+			offset, n := state.Position(), 0
+			b.ReportAllocs()
+			b.ResetTimer()
+			for b.Loop() {
+				if n%batch == 0 {
+					state.Begin(now)
+				}
+				e := &events[n%batch]
+				if ids {
+					number := offset
+					for at := 6; number > 0; at, number = at+1, number/10 {
+						e.ID[at] = byte('0' + number%10)
+					}
+				}
+				state.Fold(aggregate.Input{Offset: offset, Timestamp: now}, e)
+				offset++
+				if n++; n%batch == 0 {
+					state.End()
+					state.Changes(now)
+					state.Committed(now)
+				}
+			}
+			if n%batch != 0 {
+				state.End()
+			}
+		})
+	}
+}
