@@ -113,6 +113,7 @@ func (d *daemon) build(ctx context.Context) error {
 		StartLatest:    d.cfg.Usage.Start == "latest",
 		CommitInterval: d.cfg.Commit.Interval.Duration(), CommitRecords: d.cfg.Commit.MaxRecords,
 		FlushInterval: d.cfg.State.FlushInterval.Duration(), StuckAfter: stuckAfter,
+		Reclaim: d.cfg.Kafka.SessionTimeout.Duration(),
 	}, ingest.Parts{
 		Cluster: d.cluster, Fetcher: d.fetcher, Store: localStore{d.store}, Writer: d.writerConfig(),
 		Member:    func() (kafka.Member, bool) { return d.group.Member() },

@@ -278,7 +278,7 @@ func TestBadRecordsAreDeadLetters(t *testing.T) {
 	require.NoError(t, d.end())
 }
 
-func TestTwoInstancesAnswerForAll(t *testing.T) {
+func TestInstancesComeAndGoAndAnswerForAll(t *testing.T) {
 	w := newWorld(t, 4)
 	first := w.start(nil)
 	var clients []string
@@ -305,9 +305,20 @@ func TestTwoInstancesAnswerForAll(t *testing.T) {
 		w.use("b"+client, client, "bytes", 100, time.Now())
 		first.usage(t, client, "bytes", fmt.Sprint(i+101))
 	}
+	w.cfg.State.Dir = t.TempDir()
+	third := w.start(nil)
+	for i, client := range clients {
+		w.use("c"+client, client, "bytes", 1000, time.Now())
+		third.usage(t, client, "bytes", fmt.Sprint(i+1101))
+	}
 	require.NoError(t, first.end())
 	for i, client := range clients {
-		second.usage(t, client, "bytes", fmt.Sprint(i+101))
+		w.use("d"+client, client, "bytes", 10_000, time.Now())
+		second.usage(t, client, "bytes", fmt.Sprint(i+11101))
+	}
+	require.NoError(t, third.end())
+	for i, client := range clients {
+		second.usage(t, client, "bytes", fmt.Sprint(i+11101))
 	}
 	require.NoError(t, second.end())
 }

@@ -15,7 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/meterd/meterd/internal/app"
+	"github.com/meterd/meterd/internal/config"
 	"github.com/meterd/meterd/internal/ingest"
+	"github.com/meterd/meterd/internal/kafka"
 )
 
 // errKilled is what a killed partition ends with.
@@ -176,9 +178,8 @@ func TestUnknownOutcome(t *testing.T) {
 // commits nor answers, and its partitions go on elsewhere.
 func TestZombie(t *testing.T) {
 	w := newWorld(t, 2)
-	w.cfg.Kafka.SessionTimeout = 0
-	w.cfg.Kafka.SessionTimeout += 6_000_000_000
-	w.cfg.Kafka.TransactionTimeout = 2_000_000_000
+	w.cfg.Kafka.SessionTimeout = config.Duration(6 * time.Second)
+	w.cfg.Kafka.TransactionTimeout = config.Duration(2 * time.Second)
 	f := newFeed(w)
 	var frozen atomic.Bool
 	thaw := make(chan struct{})
@@ -197,6 +198,22 @@ func TestZombie(t *testing.T) {
 	f.check(t, heir)
 	require.NoError(t, heir.end())
 	require.NoError(t, zombie.end())
+}
+
+// The broker has fenced a writer, and nobody else took the partition: after a
+// session it is counted on.
+func TestFencedWithoutAnHeir(t *testing.T) {
+	w := newWorld(t, 1)
+	w.cfg.Kafka.SessionTimeout = config.Duration(6 * time.Second)
+	w.cfg.Kafka.TransactionTimeout = config.Duration(2 * time.Second)
+	f := newFeed(w)
+	d := w.start(nil)
+	f.send(0)
+	f.check(t, d)
+	require.NoError(t, w.cluster.NewWriter("meterd-usage-0", kafka.DefaultWriter()).Init(t.Context()))
+	f.send(1)
+	f.check(t, d)
+	require.NoError(t, d.end())
 }
 
 // cutter is a network that loses the reply to one kind of request, or the

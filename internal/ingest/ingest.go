@@ -43,6 +43,7 @@ type Config struct {
 	CommitRecords  int           // the most records in one commit
 	FlushInterval  time.Duration // between writes of committed state to disk
 	StuckAfter     time.Duration // without progress, the instance gives up
+	Reclaim        time.Duration // after being fenced, if the group still gives the partition to this instance
 }
 
 // minGap is the least time between two commits of one partition that do not

@@ -121,15 +121,18 @@ func (t *task) live() error {
 		case t.soft.Err() != nil && !isFatal(err):
 			return nil
 		case errors.Is(err, kafka.ErrFenced):
-			// Somebody newer has the partition. Never take it back: two owners
-			// would fence each other in turn. The group tells what is next.
-			t.log.Warn("fenced: a newer owner has the partition")
-			t.mu.Lock()
-			t.paused = "fenced"
-			t.mu.Unlock()
-			t.enter(Fencing)
-			<-t.soft.Done()
-			return nil
+			// Somebody newer has the partition, and the group will say so. Taking
+			// it back at once would make two owners fence each other in turn. Where
+			// the group still gives it to us after a whole session, nobody has it:
+			// the broker had ended a transaction that took too long.
+			t.log.Warn("fenced: the partition is given up", zap.Error(err))
+			t.fenced()
+			select {
+			case <-t.soft.Done():
+				return nil
+			case <-time.After(t.ingest.cfg.Reclaim):
+				continue
+			}
 		case isFatal(err):
 			return err
 		}
@@ -140,6 +143,14 @@ func (t *task) live() error {
 		case <-time.After(min(time.Duration(try+1)*200*time.Millisecond, 5*time.Second)):
 		}
 	}
+}
+
+// fenced shows that the partition waits for what the group says.
+func (t *task) fenced() {
+	t.enter(Fencing)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shown.Waiting = "fenced"
 }
 
 func isFatal(err error) bool {
