@@ -21,7 +21,7 @@ type api struct {
 }
 
 func newAPI(base string) *api {
-	return &api{base: base, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}, Timeout: 5 * time.Second}}
+	return &api{base: base, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: 5 * time.Second}}
 }
 
 // Close closes idle connections.
@@ -61,7 +61,6 @@ func into(v any) func(io.Reader) error {
 
 // limitAnswer is a limit of a client.
 type limitAnswer struct {
-	LimitID     string `json:"limit_id"`
 	Meter       string `json:"meter"`
 	Limit       string `json:"limit"`
 	Usage       string `json:"usage"`
@@ -150,8 +149,8 @@ func (a *api) awaitRunning(ctx context.Context, boundaries map[int32]int64) erro
 			return false, nil
 		}
 		for p, boundary := range boundaries {
-			if positions[p] != boundary {
-				return false, fmt.Errorf("partition %d is counted from %d and not from %d", p, positions[p], boundary)
+			if positions[p] != boundary { // a partition may be shown as running a moment before its position is
+				return false, fmt.Errorf("partition %d stands at %d and not at %d: %w", p, positions[p], boundary, errLater)
 			}
 		}
 		return true, a.get(ctx, "/readyz", func(io.Reader) error { return nil })

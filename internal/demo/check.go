@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // verdict waits until meterd has counted everything, compares, and says what
@@ -53,14 +56,26 @@ func (s *stage) summary(played time.Duration, totals, wrong int) {
 }
 
 // compare returns what differs between meterd and the ledger, and how many
-// totals it compared.
+// totals it compared. Of a client that has used nothing lately meterd asks
+// history first, so many are asked for at once.
 func (s *stage) compare(ctx context.Context, ends map[int32]int64) (wrong []string, totals int, err error) {
+	var mu sync.Mutex // guards the results
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(256)
 	for client, months := range s.ledger.months() {
-		differ, n, err := s.compareClient(ctx, client, months, ends)
-		if err != nil {
-			return nil, 0, fmt.Errorf("compare client %s: %w", client, err)
-		}
-		wrong, totals = append(wrong, differ...), totals+n
+		group.Go(func() error {
+			differ, n, err := s.compareClient(asking, client, months, ends)
+			if err != nil {
+				return fmt.Errorf("compare client %s: %w", client, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			wrong, totals = append(wrong, differ...), totals+n
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, 0, err
 	}
 	events, err := s.compareEvents(ctx)
 	if err != nil {

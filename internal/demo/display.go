@@ -29,7 +29,7 @@ type sample struct {
 // lately is the time that rates are of.
 const lately = 3 * time.Second
 
-// Run shows until ctx ends, and once more then.
+// Run shows until ctx ends.
 func (d *display) Run(ctx context.Context) error {
 	ticker := time.NewTicker(d.screen.Every())
 	defer ticker.Stop()

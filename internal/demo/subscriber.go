@@ -28,10 +28,9 @@ type limitEvent struct {
 	Thresholds  []struct {
 		Threshold string `avro:"threshold"`
 	} `avro:"thresholds"`
-	Standing    []string `avro:"standing"`
-	UsageBefore string   `avro:"usage_before"`
-	UsageAfter  string   `avro:"usage_after"`
-	Period      struct {
+	Standing   []string `avro:"standing"`
+	UsageAfter string   `avro:"usage_after"`
+	Period     struct {
 		ID string `avro:"id"`
 	} `avro:"period"`
 	Cause struct {

@@ -30,7 +30,6 @@ func (t *task) run() error {
 	endWriteBehind := t.startWriteBehind()
 	defer endWriteBehind()
 
-	t.enter(Running)
 	var (
 		held kept
 		rest kafka.Batch // read and not folded yet
@@ -40,6 +39,8 @@ func (t *task) run() error {
 	if t.end, err = t.ingest.parts.Cluster.LastStable(t.soft, t.ingest.cfg.Topic, t.partition); err != nil {
 		return fmt.Errorf("%w: %w", errAgain, err)
 	}
+	t.show()
+	t.enter(Running)
 	for {
 		t.beat()
 		t.show()
