@@ -1,0 +1,556 @@
+package verify
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/meterd/meterd/internal/aggregate"
+	"github.com/meterd/meterd/internal/alerts"
+	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/kafka"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// watch is a limit on a counter, in all the revisions that put it there.
+type watch struct {
+	script  *script
+	counter *counter
+	terms   []*term
+}
+
+// sole tells whether the limit was never another one.
+func (w *watch) sole() bool { return len(w.terms) == 1 && w.terms[0].sole }
+
+// term returns the limit as a revision has it, or nil.
+func (w *watch) term(revision int64) *term {
+	for _, t := range w.terms {
+		if t.contract.Revision == revision {
+			return t
+		}
+	}
+	return nil
+}
+
+// watch finds the limits on a counter that is new.
+func (a *audit) watch(k *counter) {
+	for _, t := range k.client.terms {
+		if !t.judges(k, a.cfg.Catalog.Schedule) {
+			continue
+		}
+		i := slices.IndexFunc(k.watches, func(w *watch) bool {
+			return w.terms[0].contract.ID == t.contract.ID && w.terms[0].limit.ID == t.limit.ID
+		})
+		if i >= 0 {
+			k.watches[i].terms = append(k.watches[i].terms, t)
+			continue
+		}
+		s := a.events.script(tuple{t.contract.ID, t.limit.ID, "{}", k.period.ID})
+		w := &watch{script: s, counter: k, terms: []*term{t}}
+		k.watches, s.watches = append(k.watches, w), append(s.watches, w)
+		s.vague = s.vague || a.cfg.MarkSeeded && (k.waits() || k.blind)
+		s.sight(k, k.total)
+	}
+}
+
+// sight notes that k has a total, and the other counters of the script have
+// theirs, for the next events that are not of a usage record.
+func (s *script) sight(k *counter, total usage.Quantity) {
+	for i := s.next + s.sighted; i < len(s.events) && s.has(s.events[i], k, total); i++ {
+		s.sighted++
+	}
+}
+
+// has tells whether a counter has, or may have, the total that e tells of,
+// which is not of a usage record.
+func (s *script) has(e *alerts.Event, k *counter, total usage.Quantity) bool {
+	text := e.UsageAfter
+	switch e.Cause.Kind {
+	case alerts.ByUsage:
+		return false
+	case alerts.ByPeriodEnd:
+		text = e.UsageBefore
+	}
+	return slices.ContainsFunc(s.watches, func(w *watch) bool {
+		has := w.counter.total
+		if w.counter == k {
+			has = total
+		}
+		return !w.counter.exact() || text == has.Format(w.terms[0].limit.Decimals)
+	})
+}
+
+// advance goes on to the next event.
+func (s *script) advance() {
+	s.next++
+	s.sighted = max(0, s.sighted-1)
+}
+
+// find returns the index of the event whose cause is the usage record at
+// offset, or -1.
+func (s *script) find(offset int64) int {
+	for i := s.next; i < len(s.events); i++ {
+		e := s.events[i]
+		if e.Cause.Kind != alerts.ByUsage || e.Cause.Offset == nil {
+			continue
+		}
+		if *e.Cause.Offset >= offset {
+			if *e.Cause.Offset == offset {
+				return i
+			}
+			return -1
+		}
+	}
+	return -1
+}
+
+// judge compares what an event did to a counter with what its limits told.
+func (a *audit) judge(k *counter, r *kafka.Record, ev *usage.Event, delta usage.Quantity, m moment) {
+	if len(k.watches) == 0 {
+		return
+	}
+	step := step{record: r, event: ev, delta: delta, moment: m, before: k.total - delta, after: k.total}
+	for _, w := range k.watches {
+		a.follow(w, &step)
+		w.script.sight(k, k.total)
+	}
+}
+
+// step is what one record does to a counter.
+type step struct {
+	record        *kafka.Record
+	event         *usage.Event
+	delta         usage.Quantity
+	moment        moment
+	before, after usage.Quantity
+}
+
+func (a *audit) follow(w *watch, st *step) {
+	s := w.script
+	i := s.find(st.record.Offset)
+	if i < 0 {
+		a.silent(w, st)
+		return
+	}
+	e := s.events[i]
+	t := w.term(e.ContractRevision)
+	if t == nil && a.elsewhere(w, e) {
+		return
+	}
+	a.owe(w)
+	for s.next < i {
+		a.told(s.watchFor(s.events[s.next]), s.events[s.next])
+		s.advance()
+		s.sight(w.counter, st.before)
+	}
+	a.crossed(w, t, e, st)
+	s.advance()
+}
+
+// elsewhere tells whether an event is of a revision that is known and that
+// judges another counter.
+func (a *audit) elsewhere(w *watch, e *alerts.Event) bool {
+	return slices.ContainsFunc(w.counter.client.terms, func(t *term) bool {
+		return t.contract.ID == e.Contract && t.limit.ID == e.LimitID && t.contract.Revision == e.ContractRevision
+	})
+}
+
+// silent demands an event of a record that passes thresholds, where there is
+// none.
+func (a *audit) silent(w *watch, st *step) {
+	k, s := w.counter, w.script
+	if !w.sole() || !k.exact() || s.vague || !k.seed().Complete() || st.record.Offset < a.events.from {
+		return
+	}
+	t := w.terms[0]
+	passed := alerts.Passed(st.before, st.after, t.limit.Thresholds)
+	if len(passed) == 0 || s.foretold(passed) {
+		return
+	}
+	if k.period.End != usage.MaxTime && a.kept.position.Time >= k.period.End && !a.kept.sure(t.written, st.moment) {
+		return // the contract may have come when the period was over
+	}
+	o := owed{kind: kindOf(st.before, st.after), passed: passed, late: st.moment.lo >= k.period.End}
+	o.text = fmt.Sprintf("is missing: offset %d takes the total from %s to %s, %s %s", st.record.Offset,
+		st.before.Format(t.limit.Decimals), st.after.Format(t.limit.Decimals), o.kind, strings.Join(alerts.Labels(passed), ", "))
+	s.owed = append(s.owed, o)
+	if s.next > 0 || !k.waits() && a.kept.sure(t.written, st.moment) {
+		a.owe(w)
+	}
+}
+
+// owed is a limit event that is missing.
+type owed struct {
+	kind   alerts.EventKind
+	passed []contracts.Threshold
+	late   bool
+	text   string
+}
+
+// owe tells of the events that are missing. Before anything was told of a
+// limit, its contract may have been unread or its seed unanswered, and a total
+// that has fallen meanwhile had nothing to tell afterwards.
+func (a *audit) owe(w *watch) {
+	s, k := w.script, w.counter
+	list := s.owed
+	s.owed = nil
+	if s.next == 0 && k.fell && len(w.terms) > 0 && (k.waits() || !a.kept.sure(w.terms[0].written, moment{since: usage.MinTime})) {
+		return
+	}
+	for _, o := range list {
+		a.differ(LimitEvent, fmt.Sprintf("%s %s", alerts.StateKey(s.tuple.contract, s.tuple.limit, nil), s.tuple.period), "%s", o.text)
+		s.stand(o.kind, o.passed, w.terms[0].limit)
+		s.late = s.late || o.late
+	}
+}
+
+// foretold tells whether thresholds are told of by the next event, because a
+// contract or a seed was waited for.
+func (s *script) foretold(passed []contracts.Threshold) bool {
+	if s.next >= len(s.events) {
+		return false
+	}
+	e := s.events[s.next]
+	if e.Cause.Kind != alerts.ByContract && e.Cause.Kind != alerts.BySeed {
+		return false
+	}
+	for _, p := range passed {
+		if !slices.ContainsFunc(e.Thresholds, func(t alerts.PassedThreshold) bool { return t.Threshold == p.Label }) {
+			return false
+		}
+	}
+	return true
+}
+
+func kindOf(before, after usage.Quantity) alerts.EventKind {
+	if after < before {
+		return alerts.Cleared
+	}
+	return alerts.Crossed
+}
+
+// stand notes what stands after thresholds of a limit were crossed or cleared.
+func (s *script) stand(kind alerts.EventKind, passed []contracts.Threshold, of *contracts.Limit) {
+	s.decimals = of.Decimals
+	has := func(list []contracts.Threshold, label string) int {
+		return slices.IndexFunc(list, func(t contracts.Threshold) bool { return t.Label == label })
+	}
+	if kind != alerts.Crossed {
+		s.standing = slices.DeleteFunc(slices.Clone(s.standing), func(t contracts.Threshold) bool { return has(passed, t.Label) >= 0 })
+		return
+	}
+	var after []contracts.Threshold
+	for _, t := range of.Thresholds {
+		if i := has(s.standing, t.Label); i >= 0 {
+			after = append(after, s.standing[i])
+		} else if i := has(passed, t.Label); i >= 0 {
+			after = append(after, passed[i])
+		}
+	}
+	s.standing = after
+}
+
+// believe takes over what an event says of what stands.
+func (s *script) believe(e *alerts.Event, decimals int) {
+	s.decimals = decimals
+	var after []contracts.Threshold
+	for _, label := range e.Standing {
+		t := contracts.Threshold{Label: label}
+		if i := slices.IndexFunc(s.standing, func(t contracts.Threshold) bool { return t.Label == label }); i >= 0 {
+			t = s.standing[i]
+		} else if i := slices.IndexFunc(e.Thresholds, func(t alerts.PassedThreshold) bool { return t.Threshold == label }); i >= 0 {
+			t.Value, _ = amountOf(e.Thresholds[i].Value, decimals)
+		}
+		after = append(after, t)
+	}
+	s.standing = after
+}
+
+func amountOf(text string, decimals int) (usage.Quantity, bool) {
+	d, err := usage.ParseDecimal(text)
+	if err != nil {
+		return 0, false
+	}
+	return d.Quantity(decimals)
+}
+
+// crossed checks the event of a usage record.
+func (a *audit) crossed(w *watch, t *term, e *alerts.Event, st *step) {
+	k, s := w.counter, w.script
+	s.moves(w)
+	a.overdue(w, e)
+	if t == nil {
+		if !w.sole() { // its revision was compacted away
+			s.believe(e, w.terms[0].limit.Decimals)
+			return
+		}
+		t = w.terms[0]
+	}
+	before, after := st.before, st.after
+	if !k.exact() {
+		var ok bool
+		if before, ok = amountOf(e.UsageBefore, t.limit.Decimals); !ok {
+			before = st.before
+		}
+		after = before + st.delta
+	}
+	if !k.seed().Complete() {
+		a.differ(LimitEvent, eventKey(e), "the counter's seed is %s, nothing is to be told", k.seed().State)
+	}
+	passed := alerts.Passed(before, after, t.limit.Thresholds)
+	if len(passed) == 0 {
+		a.differ(LimitEvent, eventKey(e), "offset %d takes the total from %s to %s and passes no threshold", st.record.Offset,
+			before.Format(t.limit.Decimals), after.Format(t.limit.Decimals))
+		s.believe(e, t.limit.Decimals)
+		return
+	}
+	kind := kindOf(before, after)
+	s.stand(kind, passed, t.limit)
+	want := a.expected(w, t, e, passed)
+	want.Kind = kind
+	want.UsageBefore, want.UsageAfter = before.Format(t.limit.Decimals), after.Format(t.limit.Decimals)
+	want.Utilization = usage.Utilization(after, t.limit.Value)
+	at := st.event.Time
+	want.Cause.EventTime, want.Cause.EventID = &at, nil
+	if len(st.event.ID) > 0 {
+		id := string(st.event.ID)
+		want.Cause.EventID = &id
+	}
+	switch {
+	case k.loose: // the period may have had another end then
+	case st.moment.lo >= k.period.End:
+		want.Late = true
+	case st.moment.hi < k.period.End:
+		want.Late = false
+	}
+	s.late = e.Late
+	a.like(w, e, want, t)
+}
+
+// expected returns e as it must be, as far as that is the same for all causes.
+// What stands must be noted before.
+func (a *audit) expected(w *watch, t *term, e *alerts.Event, passed []contracts.Threshold) *alerts.Event {
+	k := w.counter
+	want := *e // numbers, ids and times of decisions are checked elsewhere
+	want.Client, want.Meter, want.Dimensions = k.client.name, t.limit.MeterName, map[string]string{}
+	want.ContractRevision, want.Limit, want.Enforcement = t.contract.Revision, t.limit.Value.Format(t.limit.Decimals), t.limit.Enforcement
+	want.Thresholds = alerts.Show(passed, t.limit.Decimals)
+	if n := len(passed); n > 0 {
+		want.Highest = passed[n-1].Label
+	}
+	want.Standing = alerts.Labels(w.script.standing)
+	if !k.loose {
+		want.Period = alerts.PeriodInfo{ID: k.period.ID, Start: k.period.Start, End: k.period.End, Timezone: k.period.Timezone}
+	}
+	if !k.blind && (w.sole() || k.scope.Default()) { // else the counter may have been made anew
+		want.Seeded = k.seed().Events > 0
+	}
+	return &want
+}
+
+// like compares an event with what it must be.
+func (a *audit) like(w *watch, e, want *alerts.Event, t *term) {
+	s := w.script
+	switch {
+	case s.vague:
+		want.Standing = e.Standing
+		s.believe(e, t.limit.Decimals)
+	case sameLabels(e.Standing, want.Standing): // in any order
+		want.Standing = e.Standing
+		slices.SortFunc(s.standing, func(a, b contracts.Threshold) int {
+			return cmp.Compare(slices.Index(e.Standing, a.Label), slices.Index(e.Standing, b.Label))
+		})
+	}
+	if problem := unlike(e, want); problem != "" {
+		a.differ(LimitEvent, eventKey(e), "%s", problem)
+	}
+}
+
+func sameLabels(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// moves forgets what stood of another meter, which the limit was on before and
+// whose period had ended when the contract changed.
+func (s *script) moves(w *watch) {
+	if s.on != nil && s.on.meter != w.counter.meter {
+		s.standing, s.closed, s.late = nil, false, false
+	}
+	s.on = w.counter
+}
+
+// overdue demands the reset of what stood at the end of the period, before
+// anything later is told.
+func (a *audit) overdue(w *watch, e *alerts.Event) {
+	s := w.script
+	if e.Late && !s.closed && !s.late && len(s.standing) > 0 && !s.vague {
+		a.differ(LimitEvent, eventKey(e), "the reset is missing before it: %s stood", strings.Join(alerts.Labels(s.standing), ", "))
+		s.standing, s.closed = nil, true
+	}
+}
+
+// told checks an event that is not of the record at hand.
+func (a *audit) told(w *watch, e *alerts.Event) {
+	s := w.script
+	t := w.term(e.ContractRevision)
+	switch e.Cause.Kind {
+	case alerts.ByUsage:
+		if w.sole() || e.Cause.Offset == nil || *e.Cause.Offset >= w.counter.seed().Boundary {
+			a.differ(LimitEvent, eventKey(e), "its cause is no record that counts in its counter")
+		}
+		s.believe(e, w.terms[0].limit.Decimals)
+	case alerts.ByPeriodEnd:
+		a.toldReset(w, t, e)
+	default:
+		a.toldBetween(w, t, e)
+	}
+}
+
+// toldBetween checks an event of a contract or a seed.
+func (a *audit) toldBetween(w *watch, t *term, e *alerts.Event) {
+	s, k := w.script, w.counter
+	s.late = e.Late
+	if t == nil || a.withdraws(w, e) { // the limit is gone, or what it was
+		a.withdrawn(w, e)
+		return
+	}
+	s.moves(w)
+	total, ok := amountOf(e.UsageAfter, t.limit.Decimals)
+	if !ok || k.exact() && s.sighted == 0 {
+		a.differ(LimitEvent, eventKey(e), "usage_after is %s, which the counter did not have then", e.UsageAfter)
+	}
+	cleared, crossed, _ := alerts.Settle(s.standing, total, t.limit.Thresholds)
+	passed := crossed
+	if e.Kind == alerts.Cleared {
+		passed = cleared
+	}
+	s.stand(e.Kind, passed, t.limit)
+	want := a.expected(w, t, e, passed)
+	want.UsageBefore, want.Utilization = e.UsageAfter, usage.Utilization(total, t.limit.Value)
+	if s.vague {
+		want.Thresholds, want.Highest = e.Thresholds, e.Highest
+	}
+	if e.Cause.Kind == alerts.BySeed {
+		want.UsageBefore = "0"
+	}
+	a.like(w, e, want, t)
+}
+
+// withdraws tells whether a contract cleared all that stood, as it does where
+// the limit goes on with another counter.
+func (a *audit) withdraws(w *watch, e *alerts.Event) bool {
+	return !w.sole() && e.Cause.Kind == alerts.ByContract && e.Kind == alerts.Cleared && len(e.Standing) == 0 &&
+		(w.script.vague || slices.Equal(e.Thresholds, alerts.Show(w.script.standing, w.script.decimals)))
+}
+
+// withdrawn checks what a contract that no longer judges the counter cleared.
+func (a *audit) withdrawn(w *watch, e *alerts.Event) {
+	s := w.script
+	want := *e
+	want.Kind, want.Thresholds, want.Standing = alerts.Cleared, alerts.Show(s.standing, s.decimals), []string{}
+	if s.vague || len(w.terms) == 1 && !w.terms[0].sole && len(s.standing) == 0 { // a revision is lost
+		want.Thresholds, want.Kind, want.Standing = e.Thresholds, e.Kind, e.Standing
+	}
+	if problem := unlike(e, &want); problem != "" {
+		a.differ(LimitEvent, eventKey(e), "%s", problem)
+	}
+	s.believe(e, s.decimals)
+}
+
+// toldReset checks the event of a period's end.
+func (a *audit) toldReset(w *watch, t *term, e *alerts.Event) {
+	s, k := w.script, w.counter
+	if t == nil {
+		s.standing, s.closed = nil, true
+		return
+	}
+	if s.closed {
+		a.differ(LimitEvent, eventKey(e), "the period was reset before")
+	}
+	if a.kept.position.Time < e.Period.End {
+		a.differ(LimitEvent, eventKey(e), "the period has not ended: partition time is %s", a.kept.position.Time)
+	}
+	stood := s.standing
+	s.standing, s.closed = nil, true
+	want := a.expected(w, t, e, stood)
+	if s.vague {
+		want.Thresholds, want.Highest = e.Thresholds, e.Highest
+	}
+	want.Kind, want.UsageAfter, want.Utilization, want.Late = alerts.Reset, "0", "0", false
+	if k.exact() && !k.late {
+		want.UsageBefore = k.total.Format(t.limit.Decimals)
+	} else if k.exact() && s.sighted == 0 {
+		a.differ(LimitEvent, eventKey(e), "usage_before is %s, which the counter did not have then", e.UsageBefore)
+	}
+	a.like(w, e, want, t)
+}
+
+// finishScripts checks what was told after the last record of each counter,
+// and demands the resets.
+func (a *audit) finishScripts() {
+	for _, s := range a.ordered() {
+		if len(s.watches) == 0 {
+			a.unwatched(s)
+			continue
+		}
+		a.owe(s.watches[0])
+		for s.next < len(s.events) {
+			e := s.events[s.next]
+			w := s.watchFor(e)
+			a.told(w, e)
+			s.advance()
+			s.sight(w.counter, w.counter.total)
+		}
+		w := s.watches[len(s.watches)-1]
+		period := &w.counter.period
+		if w.sole() && len(s.standing) > 0 && !s.closed && !s.late && !s.vague && a.kept.position.Time >= period.End && period.End != usage.MaxTime {
+			key := fmt.Sprintf("%s %s", alerts.StateKey(s.tuple.contract, s.tuple.limit, nil), s.tuple.period)
+			a.differ(LimitEvent, key, "the reset is missing: %s stood when the period ended", strings.Join(alerts.Labels(s.standing), ", "))
+			s.standing, s.closed = nil, true
+		}
+	}
+}
+
+// watchFor returns the watch that an event is of.
+func (s *script) watchFor(e *alerts.Event) *watch {
+	for _, w := range s.watches {
+		if w.term(e.ContractRevision) != nil {
+			return w
+		}
+	}
+	return s.watches[len(s.watches)-1]
+}
+
+// unwatched demands a counter of events whose contract is known. One that had
+// nothing but history may be forgotten by now.
+func (a *audit) unwatched(s *script) {
+	e := s.events[len(s.events)-1]
+	if a.cfg.History && a.kept.position.Time >= e.Period.End.Add(a.cfg.AllowedLateness) {
+		return
+	}
+	for _, t := range a.deals.terms[e.Client] {
+		if t.contract.ID == e.Contract && t.limit.ID == e.LimitID && t.sole {
+			a.differ(LimitEvent, eventKey(e), "nothing was counted that it could be of")
+			return
+		}
+	}
+}
+
+// ordered returns the scripts in a fixed order.
+func (a *audit) ordered() []*script {
+	list := make([]*script, 0, len(a.events.scripts))
+	for _, s := range a.events.scripts {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(x, y *script) int { return strings.Compare(x.tuple.key(), y.tuple.key()) })
+	return list
+}
+
+// key returns the changelog key of the limit record of t.
+func (t tuple) key() string {
+	dst := append(usage.AppendCanonicalString([]byte(`["`+aggregate.LimitKind+`",`), t.contract), ',')
+	dst = append(usage.AppendCanonicalString(dst, t.limit), ',')
+	dst = append(append(dst, t.dimensions...), ',')
+	return string(append(usage.AppendCanonicalString(dst, t.period), ']'))
+}
