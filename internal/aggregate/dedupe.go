@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"slices"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -165,8 +166,7 @@ func (d *dedupe) committed() {
 }
 
 func (d *dedupe) rollback() {
-	for i := len(d.fresh) - 1; i >= 0; i-- {
-		f := d.fresh[i]
+	for _, f := range slices.Backward(d.fresh) {
 		if f.known {
 			d.seenIn[f.hash] = f.was
 		} else {

@@ -34,12 +34,6 @@ type Result struct {
 	LeftOut int          // counters of limits that were too long past for it
 }
 
-// target is a counter that an event changes, and what its total will be.
-type target struct {
-	counter *counter
-	after   usage.Quantity
-}
-
 // Reject takes in a record that is a dead letter before it is looked at as an
 // event: it moves the position and partition time.
 func (s *State) Reject(in Input) {

@@ -58,30 +58,36 @@ func TestContractRevisions(t *testing.T) {
 	}{
 		"the same again says nothing": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", "")) },
-			[]string{}, []string{"k/l 2026-11 [50% 80% 100%]"},
+			[]string{},
+			[]string{"k/l 2026-11 [50% 80% 100%]"},
 		},
 		"another enforcement says nothing": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", `"enforcement":"soft"`)) },
-			[]string{}, []string{"k/l 2026-11 [50% 80% 100%]"},
+			[]string{},
+			[]string{"k/l 2026-11 [50% 80% 100%]"},
 		},
 		"a limit raised beyond all of it": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "1000", "")) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"a new threshold that is reached": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", `"thresholds":["50%","80%","100%","120"]`)) },
-			[]string{"crossed k/l 2026-11 #2 [120=120] 120..120 [50% 80% 100% 120] contract"}, []string{"k/l 2026-11 [50% 80% 100% 120]"},
+			[]string{"crossed k/l 2026-11 #2 [120=120] 120..120 [50% 80% 100% 120] contract"},
+			[]string{"k/l 2026-11 [50% 80% 100% 120]"},
 		},
 		"a threshold that is gone": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", `"thresholds":["80%","100%"]`)) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50] 120..120 [80% 100%] contract"}, []string{"k/l 2026-11 [80% 100%]"},
+			[]string{"cleared k/l 2026-11 #2 [50%=50] 120..120 [80% 100%] contract"},
+			[]string{"k/l 2026-11 [80% 100%]"},
 		},
 		"cleared comes before crossed": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "200", `"thresholds":["50%","80%","100%","110"]`)) },
 			[]string{
 				"cleared k/l 2026-11 #2 [80%=80 100%=100] 120..120 [50%] contract",
 				"crossed k/l 2026-11 #3 [110=110] 120..120 [50% 110] contract",
-			}, []string{"k/l 2026-11 [50% 110]"},
+			},
+			[]string{"k/l 2026-11 [50% 110]"},
 		},
 		"a new limit of what was used already": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", ""), limit("new", "60", full)) },
@@ -90,18 +96,21 @@ func TestContractRevisions(t *testing.T) {
 		},
 		"a dropped limit": {
 			func(r *rig) { r.put("k", "acme", "") },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"a removed contract": {
 			func(r *rig) { r.remove("k") },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"removed and put again goes on counting its events": {
 			func(r *rig) { r.remove("k"); r.put("k", "acme", "", limit("l", "100", full)) },
 			[]string{
 				"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract",
 				"crossed k/l 2026-11 #3 [100%=100] 120..120 [100%] contract",
-			}, []string{"k/l 2026-11 [100%]"},
+			},
+			[]string{"k/l 2026-11 [100%]"},
 		},
 		"each revision in turn": {
 			func(r *rig) {
@@ -113,44 +122,53 @@ func TestContractRevisions(t *testing.T) {
 				"cleared k/l 2026-11 #2 [50%=50 80%=80] 120..120 [100%] contract",
 				"cleared k/l 2026-11 #3 [100%=100] 120..120 [] contract",
 				"crossed k/l 2026-11 #4 [100%=110] 120..120 [100%] contract",
-			}, []string{"k/l 2026-11 [100%]"},
+			},
+			[]string{"k/l 2026-11 [100%]"},
 		},
 		"another meter is another counter": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", `"meter":"calls","thresholds":["1"]`)) },
 			[]string{
 				"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract",
 				"crossed k/l 2026-11 #3 [1=1] 1..1 [1] contract",
-			}, []string{"k/l 2026-11 [1]"},
+			},
+			[]string{"k/l 2026-11 [1]"},
 		},
 		"another period is another counter": {
 			func(r *rig) { r.put("k", "acme", "", limit("l", "100", `"period":"day"`)) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"a bad revision changes nothing": {
 			func(r *rig) {
 				require.Error(r.t, r.table.Apply([]byte("k"), []byte("{}"), r.revision))
 			},
-			[]string{}, []string{"k/l 2026-11 [50% 80% 100%]"},
+			[]string{},
+			[]string{"k/l 2026-11 [50% 80% 100%]"},
 		},
 		"an end in the past": {
 			func(r *rig) { r.put("k", "acme", `"ends_at":"2026-11-05T00:00:00Z"`, limit("l", "100", "")) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"an end in a past period": {
 			func(r *rig) { r.put("k", "acme", `"ends_at":"2026-11-01T00:00:00Z"`, limit("l", "100", "")) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"an end in this period keeps the total": {
 			func(r *rig) { r.put("k", "acme", `"ends_at":"2026-11-20T00:00:00Z"`, limit("l", "100", "")) },
-			[]string{}, []string{"k/l 2026-11 [50% 80% 100%]"},
+			[]string{},
+			[]string{"k/l 2026-11 [50% 80% 100%]"},
 		},
 		"a start in the future": {
 			func(r *rig) { r.put("k", "acme", `"starts_at":"2026-12-01T00:00:00Z"`, limit("l", "100", "")) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"a start in this period is another counter": {
 			func(r *rig) { r.put("k", "acme", `"starts_at":"2026-11-02T00:00:00Z"`, limit("l", "100", "")) },
-			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"}, []string{},
+			[]string{"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract"},
+			[]string{},
 		},
 		"a move to another client": {
 			func(r *rig) {
@@ -160,7 +178,8 @@ func TestContractRevisions(t *testing.T) {
 			[]string{
 				"cleared k/l 2026-11 #2 [50%=50 80%=80 100%=100] 120..120 [] contract",
 				"bolt crossed k/l 2026-11 #3 [50%=50] 60..60 [50%] contract",
-			}, []string{"k/l 2026-11 [50%]"},
+			},
+			[]string{"k/l 2026-11 [50%]"},
 		},
 		"a second contract": {
 			func(r *rig) { r.put("a", "acme", "", limit("x", "120", full)) },

@@ -30,7 +30,7 @@ type queue []*timer
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
 func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)        { *q = append(*q, x.(*timer)) } //nolint:errcheck,forcetypeassert // container/heap's own form
+func (q *queue) Push(x any)        { *q = append(*q, x.(*timer)) } //nolint:forcetypeassert // container/heap's own form
 func (q *queue) Pop() any {
 	last := len(*q) - 1
 	t := (*q)[last]
@@ -61,7 +61,7 @@ func (t *timers) due(now usage.Time) *timer {
 	if len(t.queue) == 0 || t.queue[0].at > now {
 		return nil
 	}
-	due := heap.Pop(&t.queue).(*timer) //nolint:errcheck,forcetypeassert // nothing else is in it
+	due := heap.Pop(&t.queue).(*timer) //nolint:forcetypeassert // nothing else is in it
 	delete(t.byAt, due.at)
 	t.fired = append(t.fired, due)
 	return due

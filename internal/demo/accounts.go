@@ -75,15 +75,18 @@ type offer struct {
 func offers() []offer {
 	const hard, soft = "hard", "soft"
 	return []offer{
-		{0, calls, usage.Hour, hard}, {0, traffic, usage.Day, soft},
+		{0, calls, usage.Hour, hard},
+		{0, traffic, usage.Day, soft},
 		{1, traffic, usage.Day, soft},
 		{2, calls, usage.Hour, hard},
 		{3, traffic, usage.Hour, hard},
-		{4, calls, usage.Day, soft}, {4, traffic, usage.Hour, soft},
+		{4, calls, usage.Day, soft},
+		{4, traffic, usage.Hour, soft},
 		{5, traffic, usage.Day, soft},
 		{6, calls, usage.Hour, hard},
 		{7, traffic, usage.Hour, soft},
-		{8, calls, usage.Day, hard}, {8, traffic, usage.Day, soft},
+		{8, calls, usage.Day, hard},
+		{8, traffic, usage.Day, soft},
 		{9, traffic, usage.Day, hard},
 		{10, calls, usage.Hour, soft},
 		{11, traffic, usage.Hour, soft},

@@ -40,7 +40,7 @@ func (a *api) get(ctx context.Context, path string, read func(io.Reader) error) 
 	if err != nil {
 		return fmt.Errorf("ask meterd: %w", err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusServiceUnavailable:

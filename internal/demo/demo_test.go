@@ -75,7 +75,7 @@ func TestDemonstrationIsRight(t *testing.T) {
 	require.Regexp(t, `\nchecked: all \d+ totals of 60 clients are what was produced, and every limit event was told once\n$`, shown)
 	require.NotContains(t, shown, "error")
 
-	left, err := os.ReadDir(os.TempDir())
+	left, err := os.ReadDir(os.TempDir()) //nolint:usetesting // the directory that the demo uses is looked at
 	require.NoError(t, err)
 	require.Empty(t, left, "nothing is left behind")
 }
@@ -147,7 +147,7 @@ func TestUsualAddressIsTakenOnlyWhenFree(t *testing.T) {
 	require.Equal(t, "127.0.0.1:7", given)
 	chosen, err := freeAddress(t.Context(), "")
 	require.NoError(t, err)
-	require.Regexp(t, regexp.MustCompile(`^127\.0\.0\.1:(8080|0)$`), chosen)
+	require.Regexp(t, `^127\.0\.0\.1:(8080|0)$`, chosen)
 }
 
 // The schema of the traffic is the one that the configuration's defaults read.

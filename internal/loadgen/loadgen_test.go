@@ -108,8 +108,6 @@ type recount struct {
 	totals     map[loadgen.Key]loadgen.Total
 	partitions map[int32]loadgen.Tally
 	seen       map[string]bool
-	ids        int
-	periods    map[usage.Time]int
 }
 
 func newRecount() *recount {

@@ -192,6 +192,8 @@ func (a *audit) wrongState(key string, st shown, want *alerts.Event) string {
 		return fmt.Sprintf("it shows a limit event of %s", alerts.StateKey(st.event.Contract, st.event.LimitID, st.event.Dimensions))
 	case want == nil:
 		return fmt.Sprintf("is limit event %s, must be null: nothing stands", st.event.ID)
+	case st.event.ID != want.ID:
+		return fmt.Sprintf("is limit event %s, must be %s", st.event.ID, want.ID)
 	}
 	if problem := unlike(st.event, want); problem != "" {
 		return problem

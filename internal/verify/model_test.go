@@ -184,25 +184,32 @@ func (l *life) contract() {
 	w.contract(id, value)
 }
 
-// answer answers what was asked of history.
+// answer answers what was asked of history: that c1 had used 40 bytes.
 func (l *life) answer() {
-	w := l.w
-	w.fold()
-	w.commit()
-	for _, ask := range w.state.Pending() {
+	l.w.fold()
+	l.w.commit()
+	for _, ask := range l.w.state.Pending() {
 		l.say("answer %v", ask)
-		w.state.Begin(w.now)
-		events := int64(0)
-		var totals []aggregate.SeedTotal
+		amount := ""
 		if ask.Client == "c1" && ask.Boundary > 0 {
-			amount, err := usage.ParseDecimal("40")
-			require.NoError(l.r, err)
-			events = 1
-			when := max(ask.Period.Start, min(w.now, ask.Period.End-1))
-			totals = []aggregate.SeedTotal{{Meter: "bytes", Events: events, Quantity: amount, First: when, Last: when}}
+			amount = "40"
 		}
-		require.NoError(l.r, w.state.TakeSeed(ask, totals))
-		w.state.End()
-		w.commit()
+		l.w.answer(l.r, ask, amount)
 	}
+}
+
+// answer answers a question with an amount of bytes, or with nothing.
+func (w *world) answer(t require.TestingT, ask aggregate.Ask, amount string) {
+	var totals []aggregate.SeedTotal
+	if amount != "" {
+		quantity, err := usage.ParseDecimal(amount)
+		require.NoError(t, err)
+		when := max(ask.Period.Start, min(w.now, ask.Period.End-1))
+		totals = []aggregate.SeedTotal{{Meter: "bytes", Events: 1, Quantity: quantity, First: when, Last: when}}
+	}
+	w.state.Begin(w.now)
+	err := w.state.TakeSeed(ask, totals)
+	w.state.End()
+	require.NoError(t, err)
+	w.commit()
 }

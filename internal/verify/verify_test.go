@@ -51,6 +51,6 @@ func TestNothingIsFoundWhereAllIsWell(t *testing.T) {
 	require.EqualValues(t, 1, report.Ignored)
 	require.EqualValues(t, 2, report.DeadLettered)
 	require.EqualValues(t, len(w.events), report.LimitEvents)
-	require.Equal(t, 7, len(w.events))
+	require.Len(t, w.events, 7)
 	require.Empty(t, report.Unchecked)
 }

@@ -167,8 +167,11 @@ func (w *world) fold() {
 func (w *world) letter(m *kafka.Message, offset int64, reason usage.Reason) {
 	headers := append([]kafka.Header{}, m.Headers...)
 	for _, h := range [][2]string{
-		{"meterd_topic", topics.Usage}, {"meterd_partition", "0"}, {"meterd_offset", strconv.FormatInt(offset, 10)},
-		{"meterd_reason", string(reason)}, {"meterd_error", "because"},
+		{"meterd_topic", topics.Usage},
+		{"meterd_partition", "0"},
+		{"meterd_offset", strconv.FormatInt(offset, 10)},
+		{"meterd_reason", string(reason)},
+		{"meterd_error", "because"},
 	} {
 		headers = append(headers, kafka.Header{Key: []byte(h[0]), Value: []byte(h[1])})
 	}
