@@ -243,7 +243,7 @@ type Commit struct {
 type State struct {
 	// Directory on a disk of its own or one that others do not fill.
 	Dir string `yaml:"dir"`
-	// Memory for counters and recent event ids, of all partitions together.
+	// Memory for counters and recent event ids, of all partitions together. Not a bound yet: this version keeps all of them in memory.
 	Memory Bytes `yaml:"memory"`
 	// How often changed counters are written to dir.
 	FlushInterval Duration `yaml:"flush_interval"`
