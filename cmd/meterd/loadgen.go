@@ -63,6 +63,7 @@ same.`,
 		if err != nil {
 			return err
 		}
+		load.LateBy = min(load.LateBy, cfg.Usage.AllowedLateness.Duration()/2) // late, but to be counted
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		context.AfterFunc(ctx, stop) // a second signal kills at once

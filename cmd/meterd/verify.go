@@ -117,11 +117,18 @@ func (e *environment) printReport(r verify.Report, found []string, format string
 		fmt.Fprintf(e.stdout, "%d records of %d partitions: %d counted, %d duplicates, %d ignored, %d dead letters; %d counters, %d limit events, %d HTTP answers; %d differences\n",
 			r.Records, r.Partitions, r.Counted, r.Duplicates, r.Ignored, r.DeadLettered, r.Counters, r.LimitEvents, r.Answers, r.Differences)
 	}
-	if r.Differences > 0 {
+	switch {
+	case r.Differences > 0:
 		return exitError{code: exitWrong}
+	case len(r.Unchecked) > 0:
+		return errUnchecked
 	}
 	return nil
 }
+
+// errUnchecked is returned when nothing was found wrong, but something could
+// not be looked at.
+var errUnchecked = errors.New("verify: not everything could be checked")
 
 func verifyConfig(cfg *config.Config) (verify.Config, error) {
 	catalog, err := cfg.Catalog()

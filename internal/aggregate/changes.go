@@ -36,9 +36,9 @@ func (s *State) Changes(now usage.Time) Changes {
 	for _, e := range c.Events {
 		e.DecidedAt = now
 	}
-	for _, st := range c.States {
-		if st.Event != nil && st.Event.DecidedAt == 0 { // of a seed that was not announced
-			st.Event.DecidedAt = now
+	for i := range s.open.limits {
+		if last := s.open.limits[i].limit.last; last != nil && last.DecidedAt == 0 { // of a seed that is not announced
+			last.DecidedAt = now
 		}
 	}
 	s.dedupe.wrote = s.dedupe.wrote[:0]

@@ -147,14 +147,13 @@ func (a *audit) record(r *kafka.Record) error {
 
 // takers returns the meters that an event counts on.
 func (a *audit) takers(ev *usage.Event) []int {
-	meters := a.cfg.Catalog.Meters
-	var list []int
-	for i := range meters {
-		if !a.cfg.MeterMapped || meters[i].Name == string(ev.Meter) {
-			list = append(list, i)
-		}
+	if !a.cfg.MeterMapped {
+		return a.meters
 	}
-	return list
+	if i := a.cfg.Catalog.Find(string(ev.Meter)); i >= 0 {
+		return a.meters[i : i+1]
+	}
+	return nil
 }
 
 func (a *audit) unknown(offset int64, l *letter) {

@@ -98,6 +98,9 @@ type Report struct {
 // is for what could not be read; a difference is none.
 func Run(ctx context.Context, cfg Config, parts Parts) (Report, error) {
 	c := &check{cfg: cfg, parts: parts, ids: map[string]bool{}, report: Report{Unchecked: []string{}}}
+	for i := range cfg.Catalog.Meters {
+		c.meters = append(c.meters, i)
+	}
 	n, err := parts.Cluster.Partitions(ctx, cfg.Topics.Usage)
 	if err != nil {
 		return c.report, fmt.Errorf("usage topic: %w", err)
@@ -124,6 +127,7 @@ type check struct {
 	cfg    Config
 	parts  Parts
 	deals  *deals
+	meters []int           // all of them, by their index
 	ids    map[string]bool // of limit events
 	ledger *ledger         // nil: none
 	report Report

@@ -206,9 +206,6 @@ func (w *world) commit() {
 		w.states = append(w.states, w.message(topics.LimitState, s.Key, s.Event))
 	}
 	w.position = changes.Position.Position
-	for i := range w.letters[len(w.letters):] {
-		w.letters[i].Timestamp = w.now.Std()
-	}
 	w.state.Committed(w.now)
 	w.now += 1000
 }
