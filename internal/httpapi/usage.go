@@ -13,7 +13,8 @@ import (
 )
 
 // asOf says what an answer stands on: all records of the partition below
-// Offset. Time is partition time, null before there was a record.
+// Offset. Time is the clock's when that was committed or, while there is nothing
+// to commit, when meterd last looked.
 type asOf struct {
 	Topic      string     `json:"topic"`
 	Partition  int32      `json:"partition"`
@@ -137,7 +138,7 @@ func (s *Server) atOwner(
 		s.parts.LookUp(partition, client)
 	}
 	v, err := show(view, asOf{
-		Topic: s.cfg.Topic, Partition: partition, Offset: view.AsOf.Position, Time: view.AsOf.Time, LagRecords: lag,
+		Topic: s.cfg.Topic, Partition: partition, Offset: view.AsOf.Position, Time: view.AsOf.At, LagRecords: lag,
 	})
 	// The partition may have been ours when we looked, then the process slept,
 	// another instance took it over and counted on, and somebody read that: what

@@ -25,7 +25,7 @@ func acme(t *testing.T) aggregate.View {
 	contract := &contracts.Contract{ID: "acme-2026", Client: "acme", Revision: 42}
 	return aggregate.View{
 		Client:   "acme",
-		AsOf:     aggregate.Committed{Position: 1234568, Time: at(t, "2026-11-22T05:00:00.131Z"), At: at(t, "2026-11-22T05:00:00.140Z")},
+		AsOf:     aggregate.Committed{Position: 1234568, Time: at(t, "2026-11-22T05:00:00.123Z"), At: at(t, "2026-11-22T05:00:00.131Z")},
 		Complete: true, Known: true,
 		Counters: []aggregate.CounterView{
 			{
@@ -139,7 +139,7 @@ func TestUsageIsNarrowed(t *testing.T) {
 func TestClientThatWasNeverSeen(t *testing.T) {
 	t.Parallel()
 	n := newNode()
-	n.running[0].asOf = aggregate.Committed{Position: 5, Time: usage.MinTime}
+	n.running[0].asOf = aggregate.Committed{Position: 5, At: usage.MinTime}
 	serve(t, n, nil)
 	const asOf = `{"topic":"usage","partition":0,"offset":5,"time":null,"lag_records":12}`
 
@@ -278,11 +278,11 @@ func TestPartitionThatLeavesWhileItIsRead(t *testing.T) {
 	n.get(t, "/v1/clients/acme/usage").refused(t, http.StatusServiceUnavailable, "not-ready")
 }
 
-func TestTimeOfTheAnswerIsPartitionTime(t *testing.T) {
+func TestTimeOfTheAnswerIsInUTC(t *testing.T) {
 	t.Parallel()
 	n := withAcme(t)
 	view := acme(t)
-	view.AsOf.Time = usage.TimeOf(time.Date(2026, 11, 1, 0, 0, 0, 0, time.FixedZone("", 3600)))
+	view.AsOf.At = usage.TimeOf(time.Date(2026, 11, 1, 0, 0, 0, 0, time.FixedZone("", 3600)))
 	n.running[3].views["acme"] = view
 	serve(t, n, nil)
 
