@@ -74,7 +74,7 @@ func TestExactlyOnceOnRealParts(t *testing.T) {
 	loads := make(chan string, 1)
 	go func() { loads <- p.load(config, 3, 2*part, 4000, "--second-schema", "0.3") }()
 	for range 2 {
-		time.Sleep(5 * time.Second) //nolint:forbidigo // traffic is to flow between two faults
+		first.counts(part / 5) // traffic flows between two faults
 		first.kill()
 		first = p.run("first", config, first.address)
 		first.ready()
@@ -395,6 +395,42 @@ func pendingSeeds(d *process) error {
 		}
 	}
 	return nil
+}
+
+// counts waits until the process has counted that many more events.
+func (d *process) counts(events int64) {
+	d.p.t.Helper()
+	var begin int64
+	d.p.eventually("answering", func() (err error) {
+		begin, err = positions(d)
+		return err
+	})
+	d.p.eventually("counting", func() error {
+		position, err := positions(d)
+		if err == nil && position < begin+events {
+			err = fmt.Errorf("%w: at %d, begun at %d", errStatus, position, begin)
+		}
+		return err
+	})
+}
+
+// positions returns how much the process has counted, of all its partitions.
+func positions(d *process) (int64, error) {
+	var answer struct {
+		Instances []struct {
+			Partitions []struct{ Position int64 }
+		}
+	}
+	if err := d.get("/v1/assignments", &answer); err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, instance := range answer.Instances {
+		for _, p := range instance.Partitions {
+			sum += p.Position
+		}
+	}
+	return sum, nil
 }
 
 // shared returns nil when both instances have partitions.
