@@ -216,6 +216,32 @@ func TestFencedWithoutAnHeir(t *testing.T) {
 	require.NoError(t, d.end())
 }
 
+// A daemon stops within the grace period also when no broker answers, and what
+// it had not committed is counted by the next.
+func TestStopsWithoutABroker(t *testing.T) {
+	w := newWorld(t, 2)
+	f := newFeed(w)
+	var frozen atomic.Bool
+	thaw := make(chan struct{})
+	d := w.startWith(app.Options{Dial: freezer(&frozen, thaw)})
+	f.send(0)
+	f.check(t, d)
+	frozen.Store(true)
+	f.send(1)
+	d.stop()
+	select {
+	case err := <-d.ended:
+		d.over = true
+		require.NoError(t, err)
+	case <-time.After(58 * time.Second):
+		require.Fail(t, "it did not stop within the grace period")
+	}
+	close(thaw)
+	heir := w.start(nil)
+	f.check(t, heir)
+	require.NoError(t, heir.end())
+}
+
 // cutter is a network that loses the reply to one kind of request, or the
 // request itself, once each time it is armed.
 type cutter struct {
@@ -267,19 +293,36 @@ func freezer(frozen *atomic.Bool, thaw <-chan struct{}) func(context.Context, st
 			}
 		}
 		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		return &frozenConn{Conn: conn, frozen: frozen, thaw: thaw}, err
+		return &frozenConn{Conn: conn, frozen: frozen, thaw: thaw, closed: make(chan struct{})}, err
 	}
 }
 
+// frozenConn takes what is written and passes it on when it thaws, as a network
+// does that is cut for a while.
 type frozenConn struct {
 	net.Conn
 	frozen *atomic.Bool
 	thaw   <-chan struct{}
+	once   sync.Once
+	closed chan struct{}
 }
 
 func (c *frozenConn) Write(b []byte) (int, error) {
-	if c.frozen.Load() {
-		<-c.thaw
+	if !c.frozen.Load() {
+		return c.Conn.Write(b)
 	}
-	return c.Conn.Write(b)
+	held := slices.Clone(b)
+	go func() {
+		select {
+		case <-c.thaw:
+			_, _ = c.Conn.Write(held) // the other side may have given up
+		case <-c.closed:
+		}
+	}()
+	return len(b), nil
+}
+
+func (c *frozenConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }

@@ -199,8 +199,8 @@ func (g *Ingest) Run(ctx context.Context) error {
 			return err
 		case <-watch.C:
 			for _, t := range g.all() {
-				if idle := time.Since(time.UnixMilli(t.alive.Load())); idle > g.cfg.StuckAfter {
-					return fmt.Errorf("%w: partition %d, %s for %s", ErrStuck, t.partition, t.State(), idle.Round(time.Second))
+				if last := t.alive.Load(); time.Now().UnixMilli()-g.cfg.StuckAfter.Milliseconds() > last {
+					return fmt.Errorf("%w: partition %d, %s since %s", ErrStuck, t.partition, t.State(), time.UnixMilli(last).UTC().Format(time.RFC3339))
 				}
 			}
 		}
@@ -234,23 +234,30 @@ func (g *Ingest) fail(err error) {
 	}
 }
 
+// handOver bounds how long partitions take to be handed over where the broker
+// does not answer. What they had folded is then folded by their next owner.
+const handOver = 10 * time.Second
+
 // Revoked ends partitions: what was folded is committed, what was committed is
 // written to disk.
-func (g *Ingest) Revoked(_ context.Context, partitions []int32) { g.release(partitions, (*task).stop) }
+func (g *Ingest) Revoked(ctx context.Context, partitions []int32) {
+	ctx, cancel := context.WithTimeout(ctx, handOver)
+	defer cancel()
+	tasks := g.held(partitions)
+	defer context.AfterFunc(ctx, func() {
+		for _, t := range tasks {
+			t.abandon()
+		}
+	})()
+	g.release(partitions, (*task).stop)
+}
 
 // Lost ends partitions that somebody else may own by now: nothing is committed
 // any more.
 func (g *Ingest) Lost(partitions []int32) { g.release(partitions, (*task).abandon) }
 
 func (g *Ingest) release(partitions []int32, end func(*task)) {
-	var leaving []*task
-	g.mu.Lock()
-	for _, p := range partitions {
-		if t, ok := g.tasks[p]; ok {
-			leaving = append(leaving, t)
-		}
-	}
-	g.mu.Unlock()
+	leaving := g.held(partitions)
 	for _, t := range leaving {
 		end(t)
 	}
@@ -263,6 +270,19 @@ func (g *Ingest) release(partitions []int32, end func(*task)) {
 		}
 		g.mu.Unlock()
 	}
+}
+
+// held returns the tasks of those of the partitions that there are.
+func (g *Ingest) held(partitions []int32) []*task {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var tasks []*task
+	for _, p := range partitions {
+		if t, ok := g.tasks[p]; ok {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks
 }
 
 func (g *Ingest) all() []*task {

@@ -153,7 +153,6 @@ func (t *task) load(start, end int64) (from int64, err error) {
 
 // replay takes in a batch of the changelog.
 func (t *task) replay(batch kafka.Batch) error {
-	t.beat()
 	for i := range batch.Records {
 		r := &batch.Records[i]
 		if err := t.processor.Load(r.Key, r.Value); err != nil {

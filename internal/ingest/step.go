@@ -36,7 +36,7 @@ func (t *task) run() error {
 		tick = time.NewTicker(tickEvery)
 	)
 	defer tick.Stop()
-	if t.end, err = t.ingest.parts.Cluster.LastStable(t.soft, t.ingest.cfg.Topic, t.partition); err != nil {
+	if t.end, err = t.lastStable(t.soft, t.ingest.cfg.Topic); err != nil {
 		return fmt.Errorf("%w: %w", errAgain, err)
 	}
 	t.show()
@@ -312,11 +312,13 @@ func (t *task) reconcile(note string, cause error) (kafka.Outcome, error) {
 	var found bool
 	pause := 50 * time.Millisecond
 	for {
-		t.beat()
-		err := t.writer.Init(t.hard)
-		if err == nil {
+		err := t.await(func() (err error) {
+			if err = t.writer.Init(t.hard); err != nil {
+				return err
+			}
 			position, found, err = t.ingest.parts.Cluster.CommittedPosition(t.hard, t.ingest.cfg.ApplicationID, t.ingest.cfg.Topic, t.partition)
-		}
+			return err
+		})
 		switch {
 		case errors.Is(err, kafka.ErrFenced):
 			return kafka.Fenced, err
@@ -374,7 +376,7 @@ func (t *task) finish(held *kept) error {
 	}
 	ctx, cancel := context.WithTimeout(t.hard, 5*time.Second)
 	defer cancel()
-	end, err := t.ingest.parts.Cluster.LastStable(ctx, t.ingest.cfg.ChangelogTopic, t.partition)
+	end, err := t.lastStable(ctx, t.ingest.cfg.ChangelogTopic)
 	if err != nil {
 		return context.Canceled // as above
 	}
@@ -382,6 +384,15 @@ func (t *task) finish(held *kept) error {
 		return fmt.Errorf("%w: write local state: %w", errStop, err)
 	}
 	return context.Canceled
+}
+
+// lastStable asks for the last stable offset of the partition of a topic.
+func (t *task) lastStable(ctx context.Context, topic string) (end int64, err error) {
+	err = t.await(func() error {
+		end, err = t.ingest.parts.Cluster.LastStable(ctx, topic, t.partition)
+		return err
+	})
+	return end, err
 }
 
 // flush is committed state on its way to disk.
@@ -428,7 +439,7 @@ func (t *task) flushIfDue() error {
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {
 		return nil //nolint:nilerr // fold says so, and stops reading
 	}
-	end, err := t.ingest.parts.Cluster.LastStable(t.soft, t.ingest.cfg.ChangelogTopic, t.partition)
+	end, err := t.lastStable(t.soft, t.ingest.cfg.ChangelogTopic)
 	if err != nil {
 		return nil //nolint:nilerr // the next time; the changelog has it all
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +75,16 @@ func newTask(g *Ingest, partition int32) *task {
 func (t *task) stop()    { t.endSoft() }
 func (t *task) abandon() { t.endHard() }
 
+// beat notes that the loop goes round.
 func (t *task) beat() { t.alive.Store(time.Now().UnixMilli()) }
+
+// await calls f, which waits for a broker for as long as that is away: no
+// standstill, however long it takes.
+func (t *task) await(f func() error) error {
+	t.alive.Store(math.MaxInt64)
+	defer t.beat()
+	return f()
+}
 
 // State returns what the partition is at.
 func (t *task) State() State {
@@ -200,12 +210,10 @@ func (t *task) step(at Step) error {
 }
 
 // retry calls f until it succeeds, the task ends, or trying again cannot help.
-// Each round counts as progress: waiting for a broker is no standstill.
 func (t *task) retry(f func() error) error {
 	pause := 50 * time.Millisecond
 	for {
-		t.beat()
-		err := f()
+		err := t.await(f)
 		switch {
 		case err == nil, errors.Is(err, kafka.ErrFenced), errors.Is(err, kafka.ErrNoTopic), errors.Is(err, kafka.ErrOffsetOutOfRange), errors.Is(err, errStop):
 			return err
