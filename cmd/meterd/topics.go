@@ -38,6 +38,16 @@ func newTopicsCreateCommand(env *environment) *cobra.Command {
 			if err := cluster.CreateTopics(cmd.Context(), specs); err != nil {
 				return fmt.Errorf("create topics: %w", err)
 			}
+			problems, err := cluster.CheckTopics(cmd.Context(), specs)
+			if err != nil {
+				return fmt.Errorf("check topics: %w", err)
+			}
+			for _, p := range problems {
+				fmt.Fprintln(env.stderr, "meterd:", p)
+			}
+			if len(problems) > 0 {
+				return exitError{code: exitFailed}
+			}
 			for _, s := range specs {
 				fmt.Fprintf(env.stdout, "%s: %d partitions\n", s.Name, s.Partitions)
 			}
@@ -63,13 +73,17 @@ func newTopicsCheckCommand(env *environment) *cobra.Command {
 	}
 	format := outputFlag(cmd, outputTable, outputJSON)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return env.withTopics(cmd, func(cluster *kafka.Cluster, specs []kafka.TopicSpec) error {
+		err := env.withTopics(cmd, func(cluster *kafka.Cluster, specs []kafka.TopicSpec) error {
 			problems, err := cluster.CheckTopics(cmd.Context(), specs)
 			if err != nil {
 				return fmt.Errorf("check topics: %w", err)
 			}
 			return env.printTopics(specs, problems, format.value)
 		})
+		if errors.Is(err, kafka.ErrNoTopic) { // the usage topic: what the others need is not known
+			return exitError{exitWrong, err}
+		}
+		return err
 	}
 	return cmd
 }
@@ -77,13 +91,15 @@ func newTopicsCheckCommand(env *environment) *cobra.Command {
 func (e *environment) printTopics(specs []kafka.TopicSpec, problems []kafka.TopicProblem, format string) error {
 	list := []topicStatus{}
 	for _, s := range specs {
-		status := topicStatus{Topic: s.Name, OK: true}
+		before := len(list)
 		for _, p := range problems {
 			if p.Topic == s.Name {
-				status = topicStatus{Topic: s.Name, Problem: p.Problem, Remedy: p.Remedy}
+				list = append(list, topicStatus{Topic: s.Name, Problem: p.Problem, Remedy: p.Remedy})
 			}
 		}
-		list = append(list, status)
+		if len(list) == before {
+			list = append(list, topicStatus{Topic: s.Name, OK: true})
+		}
 	}
 	if format == outputJSON {
 		if err := e.writeJSON(list); err != nil {

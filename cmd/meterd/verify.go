@@ -114,8 +114,8 @@ func (e *environment) printReport(r verify.Report, found []string, format string
 		for _, text := range r.Unchecked {
 			fmt.Fprintln(e.stdout, "not checked:", text)
 		}
-		fmt.Fprintf(e.stdout, "%d records of %d partitions: %d counted, %d duplicates, %d ignored, %d dead letters; %d counters, %d limit events, %d HTTP answers; %d differences\n",
-			r.Records, r.Partitions, r.Counted, r.Duplicates, r.Ignored, r.DeadLettered, r.Counters, r.LimitEvents, r.Answers, r.Differences)
+		fmt.Fprintf(e.stdout, "%d records of %d partitions: %d counted, %d duplicates, %d that may be duplicates, %d ignored, %d dead letters; %d counters, %d limit events, %d HTTP answers; %d differences\n",
+			r.Records, r.Partitions, r.Counted, r.Duplicates, r.Doubtful, r.Ignored, r.DeadLettered, r.Counters, r.LimitEvents, r.Answers, r.Differences)
 	}
 	switch {
 	case r.Differences > 0:

@@ -43,6 +43,7 @@ type LimitView struct {
 	Total    usage.Quantity
 	Seed     Seed
 	Standing []contracts.Threshold
+	Ended    bool // the contract no longer covers partition time: the limit blocks nobody
 }
 
 // Selection narrows what View returns. Period is an id, "previous", or "" for
@@ -80,10 +81,28 @@ func (s *State) View(name string, sel Selection) View {
 	for _, k := range v.Counters {
 		v.Complete = v.Complete && k.Seed.Complete()
 	}
+	v.Complete = v.Complete && !s.awaits(c, sel)
 	for _, l := range v.Limits {
 		v.Complete = v.Complete && l.Seed.Complete()
 	}
 	return v
+}
+
+// awaits tells whether a question about c is open whose answer may have more
+// meters than there are counters of in the selected period.
+func (s *State) awaits(c *client, sel Selection) bool {
+	for m := range c.slots {
+		for _, k := range c.slots[m].all() {
+			value, ok := s.valueOf(k)
+			if !ok || value.seed.Complete() {
+				continue
+			}
+			if k.period.ID == sel.Period || (sel.Period == "" || sel.Period == Previous) && k.period.Start <= s.committed.Time {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (l *slot) all() []*counter {
@@ -173,13 +192,22 @@ func (s *State) viewLimit(c *client, t *term) LimitView {
 		at = t.contract.EndsAt - 1
 	}
 	period := t.limit.Schedule.At(at).Cut(t.contract.StartsAt, t.contract.EndsAt)
-	view := LimitView{Contract: t.contract, Limit: t.limit, Period: period, Seed: Seed{State: SeedNone}}
+	view := LimitView{
+		Contract: t.contract, Limit: t.limit, Period: period, Seed: Seed{State: SeedNone},
+		Ended: s.committed.Time >= t.contract.EndsAt,
+	}
 	for k := range c.counters() {
 		if k.meter != t.limit.Meter || k.period.ID != period.ID || !s.judges(t, k) {
 			continue
 		}
-		if value, ok := s.valueOf(k); ok {
+		value, ok := s.valueOf(k)
+		switch {
+		case ok:
 			view.Total, view.Seed, view.Period = value.total, value.seed, *value.period
+		case !k.seed.Complete() || k.own != nil && k.own.cutOnly:
+			// It is about to be committed with what zero would hide: history that
+			// is pending, or the total of another counter.
+			view.Seed.State = SeedPending
 		}
 	}
 	id := limitID{contract: t.contract.ID, limit: t.limit.ID, dimensions: noDimensions, period: period.ID}
@@ -232,13 +260,23 @@ func (s *State) Judging() int64 {
 	return s.version
 }
 
-// Idle tells readers that partition time has gone on though there was nothing
-// to commit. Call it between Begin and End.
+// Idle ends the open transaction where it holds nothing to commit: readers see
+// that partition time has gone on, and neither that nor the contracts that were
+// taken in are undone by a later Rollback. Call it between Begin and End.
 func (s *State) Idle(now usage.Time) {
-	if !s.open.touched {
-		s.committed.Time, s.committed.At = s.time, now
-		s.mark() // what readers saw is not taken back
+	if s.open.touched {
+		return
 	}
+	for i := range s.open.binds {
+		if c := s.open.binds[i].client; c.empty() && s.clients[c.name] == c {
+			delete(s.clients, c.name)
+		}
+	}
+	clear(s.open.binds)
+	s.open.binds, s.open.clients = s.open.binds[:0], s.open.clients[:0]
+	s.timers.committed()
+	s.committed.Time, s.committed.At = s.time, now
+	s.mark()
 }
 
 // Seeds counts the counters in each state of seed.

@@ -26,8 +26,10 @@ func (s *State) bindScope(c *client, contract *contracts.Contract, limit *contra
 		o = s.addScope(c, scopeOf(contract, limit), limit.Meter)
 	}
 	horizon := s.now.Add(s.cfg.MaxFuture + earlyMargin)
-	if o.lead == 0 || o.to < contract.EndsAt && o.to <= horizon {
-		o.lead, o.since = horizon, since // what came after the old end was passed over
+	if o.lead == 0 || o.cutOnly && o.to != contract.EndsAt || o.to < contract.EndsAt && o.to <= horizon {
+		// What came after the old end, or in periods that are only now cut, was
+		// passed over.
+		o.lead, o.since = horizon, since
 	}
 	o.schedule, o.live = limit.Schedule, true
 	o.from, o.to = contract.StartsAt, contract.EndsAt

@@ -144,7 +144,7 @@ func (s *State) TakeSeed(ask Ask, totals []SeedTotal) error {
 	for m := range s.all {
 		t, found := byMeter[m]
 		k := waiting[m]
-		if k == nil && found && s.adds(ask) {
+		if k == nil && found && s.adds(ask) && c.slots[m].find(ask.Period.Start) == nil {
 			asks := len(s.open.asks)
 			k = s.make(c, m, nil, s.periodOf(ask.Period.Start))
 			k.seed.State, s.open.asks = SeedPending, s.open.asks[:asks] // this is the answer

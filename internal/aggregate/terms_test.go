@@ -414,3 +414,19 @@ func TestATableTooFarAhead(t *testing.T) {
 	require.Equal(t, r.table.Version(), r.state.Judging())
 	require.Equal(t, contracts.Hard, r.told[0].Enforcement)
 }
+
+// A contract that was taken in while there was nothing to commit stays in force
+// when a later transaction is undone.
+func TestContractsTakenInWhileIdleOutlastARollback(t *testing.T) {
+	t.Parallel()
+
+	r := newRig(t, config(t))
+	r.use(ev{qty: "10"})
+	r.commit()
+	r.put("k", "acme", "", limit("l", "100", ""))
+	r.do(func(s *aggregate.State) { s.Idle(r.clock) })
+	r.use(ev{qty: "90"})
+	r.state.Rollback()
+	r.use(ev{qty: "90"})
+	require.Equal(t, []string{"crossed k/l 2026-11 #1 [50%=50 80%=80 100%=100] 10..100 [50% 80% 100%] usage"}, r.commit())
+}

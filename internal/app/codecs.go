@@ -37,10 +37,12 @@ func NewCodecs(ctx context.Context, cfg *config.Config, log *zap.Logger, reg pro
 	}
 	var id uint32
 	if cfg.LimitEvents.Format == string(schema.Avro) {
-		var err error
-		subject := cfg.LimitEvents.Topic + "-value"
-		if id, err = c.Registry.Register(ctx, subject, schema.LimitEventSchema); err != nil {
-			return c, fmt.Errorf("schema_registry.url: register %s at %s: %w", subject, cfg.SchemaRegistry.URL, err)
+		// The events' subject last: its id is the one that records carry.
+		for _, topic := range []string{cfg.LimitEvents.StateTopic, cfg.LimitEvents.Topic} {
+			var err error
+			if id, err = c.Registry.Register(ctx, topic+"-value", schema.LimitEventSchema); err != nil {
+				return c, fmt.Errorf("schema_registry.url: register %s-value at %s: %w", topic, cfg.SchemaRegistry.URL, err)
+			}
 		}
 	}
 	var err error

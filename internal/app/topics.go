@@ -18,16 +18,20 @@ func Topics(cfg *config.Config, partitions int32) []kafka.TopicSpec {
 		{Name: cfg.LimitEvents.Topic, Partitions: partitions},
 		{Name: cfg.LimitEvents.StateTopic, Partitions: partitions, Compact: true, Configs: kafka.CompactConfigs()},
 		{Name: cfg.ChangelogTopic, Partitions: partitions, Compact: true, Configs: kafka.ChangelogConfigs()},
-		{Name: cfg.DeadLetterTopic, Partitions: partitions},
+		{Name: cfg.DeadLetterTopic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": maxDeadLetter}},
 	}
 }
+
+// maxDeadLetter lets the dead-letter topic take any record that the usage topic
+// may have held, with the headers that say why it is there: 64 MiB.
+const maxDeadLetter = "67108864"
 
 // UsagePartitions returns how many partitions the usage topic has, which must
 // exist: who produces into it decides that number.
 func UsagePartitions(ctx context.Context, cluster *kafka.Cluster, cfg *config.Config) (int32, error) {
 	n, err := cluster.Partitions(ctx, cfg.Usage.Topic)
 	if errors.Is(err, kafka.ErrNoTopic) {
-		return 0, fmt.Errorf("usage.topic: %w: %s: create it, with as many partitions as it is ever to have", err, cfg.Usage.Topic)
+		return 0, fmt.Errorf("usage.topic: %w: create it, with as many partitions as it is ever to have", err)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("usage.topic: %w", err)

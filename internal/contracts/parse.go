@@ -254,11 +254,14 @@ func readObject(data []byte, what string, keys ...string) (object, error) {
 	return o, nil
 }
 
-// value reads an optional key into dst. Null counts as left out.
+// value reads an optional key into dst.
 func (o object) value(key string, dst any) error {
 	raw, ok := o[key]
-	if !ok || string(raw) == "null" {
+	if !ok {
 		return nil
+	}
+	if string(raw) == "null" {
+		return invalid("%s: null; leave the key out", key)
 	}
 	if err := json.Unmarshal(raw, dst); err != nil {
 		return invalid("%s: wrong type", key)
@@ -284,20 +287,20 @@ func (o object) id(key string, dst *string) error {
 }
 
 func (o object) time(key string, required bool, dst *usage.Time) error { //revive:disable-line:flag-parameter // one of two rows of a table
-	read := o.value
-	if required {
-		read = o.required
+	raw, ok := o[key]
+	if !required && (!ok || string(raw) == "null") { // open
+		return nil
 	}
-	var text *string
-	if err := read(key, &text); err != nil || text == nil {
+	var text string
+	if err := o.required(key, &text); err != nil {
 		return err
 	}
-	t, err := time.Parse(time.RFC3339Nano, *text)
+	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil || !usage.TimeOf(t).Valid() {
-		return invalid("%s: %q is not an RFC 3339 time", key, *text)
+		return invalid("%s: %q is not an RFC 3339 time", key, text)
 	}
 	if t.Nanosecond()%int(time.Millisecond) != 0 {
-		return invalid("%s: %q is finer than a millisecond", key, *text)
+		return invalid("%s: %q is finer than a millisecond", key, text)
 	}
 	*dst = usage.TimeOf(t)
 	return nil

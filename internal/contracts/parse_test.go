@@ -78,12 +78,26 @@ func TestParseDefaults(t *testing.T) {
 	require.Equal(t, contracts.Hard, c.Limits[0].Enforcement)
 	require.Equal(t, []contracts.Threshold{{"100%", 10}}, c.Limits[0].Thresholds)
 
-	same := `{"id":"a","client":"acme","starts_at":"2026-01-01T00:00:00Z","ends_at":null,"timezone":null,"limits":[
-		{"id":"l","meter":"bytes_out","limit":"10","period":null,"timezone":null,"thresholds":null,"enforcement":null,"where":null,"per":null}]}`
-	nulls, err := contracts.Parse([]byte("a"), []byte(same), 0, catalog(t))
+	open, err := contracts.Parse([]byte("a"), []byte(`{"id":"a","client":"acme","starts_at":"2026-01-01T00:00:00Z","ends_at":null}`), 0, catalog(t))
 	require.NoError(t, err)
-	require.Equal(t, c.Limits, nulls.Limits)
-	require.Equal(t, c.EndsAt, nulls.EndsAt)
+	require.Equal(t, usage.MaxTime, open.EndsAt)
+}
+
+// Only an end may be null, which is none: anywhere else it is a mistake of whoever
+// wrote it, and would put a contract into force that means something else.
+func TestParseRefusesNulls(t *testing.T) {
+	t.Parallel()
+
+	for _, key := range []string{"timezone", "limits"} {
+		_, err := contracts.Parse([]byte("a"), []byte(`{"id":"a","client":"acme","starts_at":"2026-01-01T00:00:00Z","`+key+`":null}`), 0, catalog(t))
+		require.ErrorIs(t, err, contracts.ErrInvalid)
+		require.ErrorContains(t, err, key+": null")
+	}
+	for _, key := range []string{"period", "timezone", "thresholds", "enforcement", "where", "per"} {
+		_, err := contracts.Parse([]byte("a"), []byte(limitOf(`,"limit":"10","`+key+`":null`)), 0, catalog(t))
+		require.ErrorIs(t, err, contracts.ErrInvalid)
+		require.ErrorContains(t, err, key+": null")
+	}
 }
 
 func TestParseZones(t *testing.T) {

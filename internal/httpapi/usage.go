@@ -178,6 +178,9 @@ func showLimit(v *aggregate.LimitView) limit {
 		Utilization: usage.Utilization(v.Total, l.Value), Thresholds: make([]threshold, 0, len(l.Thresholds)),
 		Period: showPeriod(v.Period), NextReset: v.Period.End, Blocked: l.Enforcement == contracts.Hard && v.Total >= l.Value,
 	}
+	if v.Ended {
+		shown.Blocked, shown.NextReset = false, usage.MaxTime
+	}
 	for _, t := range l.Thresholds {
 		stands := slices.ContainsFunc(v.Standing, func(o contracts.Threshold) bool { return o.Label == t.Label })
 		shown.Thresholds = append(shown.Thresholds, threshold{Threshold: t.Label, Value: t.Value.Format(decimals), Crossed: stands})

@@ -288,7 +288,7 @@ func describe(reason usage.Reason) string {
 
 // Between takes in the changes of contracts, answers from history, clients to
 // be looked up and, at the end of the partition, the clock.
-func (c *Counter) Between(caughtUp bool) error {
+func (c *Counter) Between(readUpTo time.Time) error {
 	now := usage.TimeOf(time.Now())
 	c.state.Begin(now)
 	defer c.state.End()
@@ -304,14 +304,16 @@ func (c *Counter) Between(caughtUp bool) error {
 		for more := true; more; {
 			select {
 			case client := <-c.lookups:
-				c.state.LookUp(client)
+				if len(c.waiting) < maxLookups { // else its readers ask again
+					c.state.LookUp(client)
+				}
 			default:
 				more = false
 			}
 		}
 	}
-	if caughtUp {
-		c.state.Advance(now)
+	if !readUpTo.IsZero() {
+		c.state.Advance(usage.TimeOf(readUpTo))
 		c.state.Idle(now)
 	}
 	if !c.state.Touched() {
@@ -440,6 +442,9 @@ func (c *Counter) Rollback() {
 	}
 	c.state.Begin(usage.TimeOf(time.Now()))
 	defer c.state.End()
+	if c.state.ContractsBehind() { // in the order of Between
+		c.state.TakeContracts()
+	}
 	c.taken = again
 	for i := range again {
 		c.answer(&again[i])

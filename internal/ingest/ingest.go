@@ -95,9 +95,9 @@ type Processor interface {
 	Prepare(ctx context.Context, records []kafka.Record) error
 	// Fold takes in records, up to the position next.
 	Fold(records []kafka.Record, next int64) error
-	// Between takes in what came from elsewhere. caughtUp says that the
-	// partition is read to its end.
-	Between(caughtUp bool) error
+	// Between takes in what came from elsewhere. Everything that was on the
+	// partition at readUpTo has been folded; zero: there is more to read.
+	Between(readUpTo time.Time) error
 	// Wake has a value when Between has something to do.
 	Wake() <-chan struct{}
 

@@ -26,6 +26,8 @@ func (t *task) restore() error {
 	if err != nil {
 		return err
 	}
+	t.position = committed
+	t.show()
 	for _, fromDisk := range []bool{true, false} {
 		if !fromDisk {
 			t.log.Warn("local state does not stand for the committed position: restoring from the whole changelog")
@@ -106,6 +108,7 @@ func (t *task) rebuild(fromDisk bool) (position int64, ok bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
+	t.changelogEnd = from
 	position, ok = t.processor.Loaded()
 	if len(t.unflushed) > 0 {
 		if err := t.ingest.parts.Store.Apply(p, t.entries(), from); err != nil {

@@ -34,6 +34,8 @@ func (t *task) run() error {
 		held kept
 		rest kafka.Batch // read and not folded yet
 		tick = time.NewTicker(tickEvery)
+
+		asked time.Time // when the last batch was
 	)
 	defer tick.Stop()
 	if t.end, err = t.lastStable(t.soft, t.ingest.cfg.Topic); err != nil {
@@ -62,6 +64,7 @@ func (t *task) run() error {
 				}
 				rest = batch
 				t.end = batch.LastStable
+				asked = batch.Asked
 			case <-t.processor.Wake():
 			case <-due:
 			case <-tick.C:
@@ -74,8 +77,13 @@ func (t *task) run() error {
 		} else if t.soft.Err() != nil {
 			return t.finish(&held)
 		}
-		caughtUp := rest.Next == 0 && t.folded >= t.end
-		if err := t.between(&held, caughtUp); err != nil {
+		var readUpTo time.Time // the clock counts only as far as the broker has confirmed the end
+		if rest.Next == 0 && t.folded >= t.end {
+			if readUpTo = subscription.Confirmed(); readUpTo.Before(asked) {
+				readUpTo = asked
+			}
+		}
+		if err := t.between(&held, readUpTo); err != nil {
 			return err
 		}
 		if rest.Next != 0 {
@@ -107,8 +115,8 @@ func (t *task) ended(err error) error {
 }
 
 // between lets the processor take in what came from elsewhere.
-func (t *task) between(held *kept, caughtUp bool) error {
-	if err := t.processor.Between(caughtUp); err != nil {
+func (t *task) between(held *kept, readUpTo time.Time) error {
+	if err := t.processor.Between(readUpTo); err != nil {
 		return fmt.Errorf("%w: %w", errStop, err)
 	}
 	if held.since.IsZero() && t.processor.Pending().Any {
@@ -206,11 +214,14 @@ func (t *task) commitAll(held *kept) error {
 		if !errors.Is(err, errAborted) {
 			return err
 		}
+		if kafka.Permanent(err) {
+			return fmt.Errorf("%w: %w", errStop, err)
+		}
 		t.log.Warn("transaction aborted: folding its records again", zap.Int("records", held.records), zap.Error(err))
 		if t.hard.Err() != nil {
 			return t.hard.Err()
 		}
-		if err := t.processor.Between(false); err != nil {
+		if err := t.processor.Between(time.Time{}); err != nil {
 			return fmt.Errorf("%w: %w", errStop, err)
 		}
 		for i := range held.batches {
@@ -344,6 +355,9 @@ func (t *task) reconcile(note string, cause error) (kafka.Outcome, error) {
 func (t *task) committedAll(records []kafka.Output, now time.Time) {
 	t.processor.Committed(now)
 	t.position, t.lastCommit = t.folded, time.Now()
+	if end, ok := t.writer.End(t.ingest.cfg.ChangelogTopic, t.partition); ok {
+		t.changelogEnd = end
+	}
 	for i := range records {
 		if r := &records[i]; r.Topic == t.ingest.cfg.ChangelogTopic {
 			t.unflushed[string(r.Key)] = r.Value
@@ -374,13 +388,7 @@ func (t *task) finish(held *kept) error {
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {
 		return context.Canceled // the changelog has it all
 	}
-	ctx, cancel := context.WithTimeout(t.hard, 5*time.Second)
-	defer cancel()
-	end, err := t.lastStable(ctx, t.ingest.cfg.ChangelogTopic)
-	if err != nil {
-		return context.Canceled // as above
-	}
-	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), end); err != nil {
+	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), t.changelogEnd); err != nil {
 		return fmt.Errorf("%w: write local state: %w", errStop, err)
 	}
 	return context.Canceled
@@ -429,9 +437,10 @@ func (t *task) startWriteBehind() (end func()) {
 }
 
 // flushIfDue hands committed state over to be written to disk. The changelog
-// offset that goes with it is asked for after the commits, so all records
-// below it are in what is written by then; records above it that are in it too
-// are replayed in a restore, to the same effect.
+// offset that goes with it is behind our own last record, as the broker told it:
+// all records below it are in what is written by then. The end of the changelog
+// would not do, for a newer owner may have written there, whom we do not know of
+// yet.
 func (t *task) flushIfDue() error {
 	if t.flushing || len(t.unflushed) == 0 || time.Since(t.lastFlush) < t.ingest.cfg.FlushInterval {
 		return nil
@@ -439,11 +448,7 @@ func (t *task) flushIfDue() error {
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {
 		return nil //nolint:nilerr // fold says so, and stops reading
 	}
-	end, err := t.lastStable(t.soft, t.ingest.cfg.ChangelogTopic)
-	if err != nil {
-		return nil //nolint:nilerr // the next time; the changelog has it all
-	}
 	t.lastFlush, t.flushing = time.Now(), true
-	t.flushes <- flush{entries: t.entries(), changelog: end}
+	t.flushes <- flush{entries: t.entries(), changelog: t.changelogEnd}
 	return nil
 }

@@ -51,6 +51,7 @@ type task struct {
 	lastCommit       time.Time
 	position, folded int64 // committed, and with the open transaction
 	end              int64
+	changelogEnd     int64 // all below it was restored or is ours
 
 	mu     sync.Mutex // guards shown
 	shown  Status
@@ -187,12 +188,16 @@ func (t *task) once() error {
 	if err := t.step(StepRestored); err != nil {
 		return err
 	}
-	select {
-	case <-t.ingest.parts.Ready:
-	case <-t.soft.Done():
-		return t.soft.Err()
+	if err := t.await(func() error {
+		select {
+		case <-t.ingest.parts.Ready:
+			return nil
+		case <-t.soft.Done():
+			return t.soft.Err()
+		}
+	}); err != nil {
+		return err
 	}
-	t.beat()
 	t.ingest.metrics.restoreSeconds.Observe(time.Since(began).Seconds())
 	t.log.Info("restore done", zap.Int64("position", t.position), zap.Duration("took", time.Since(began)))
 	return t.run()

@@ -68,6 +68,21 @@ func movedCoordinator(code sarama.KError) bool {
 	return code == sarama.ErrNotCoordinatorForConsumer || code == sarama.ErrConsumerCoordinatorNotAvailable
 }
 
+// Permanent tells whether a broker has refused something that it will refuse
+// however often it is asked: a record that is too large, a right that is not
+// there.
+func Permanent(err error) bool {
+	for _, code := range []sarama.KError{
+		sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge, sarama.ErrInvalidRecord,
+		sarama.ErrTopicAuthorizationFailed, sarama.ErrGroupAuthorizationFailed, sarama.ErrTransactionalIDAuthorizationFailed,
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
 // notYet: the same request to the same broker will be answered differently soon.
 func notYet(code sarama.KError) bool {
 	switch code {

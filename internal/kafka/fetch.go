@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -85,6 +86,7 @@ type Subscription struct {
 	in        chan Batch    // from the reader to forward
 	closing   chan struct{} // closed by Close, or when reading failed
 	once      sync.Once
+	confirmed atomic.Int64 // see Confirmed
 
 	// Of the reader that has the subscription; handed over under Fetcher.mu.
 	next     int64 // or Earliest, Latest until it is known
@@ -129,6 +131,17 @@ func (f *Fetcher) Subscribe(topic string, partition int32, offset int64) (*Subsc
 // Close and when reading fails, and then Err says why. It brings nothing while
 // the Fetcher does not run.
 func (s *Subscription) Batches() <-chan Batch { return s.out }
+
+// Confirmed returns when the last fetch was sent that found nothing behind what
+// Batches has brought: up to then, the reader has seen everything. Zero where
+// there was none.
+func (s *Subscription) Confirmed() time.Time {
+	at := s.confirmed.Load()
+	if at == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(at)
+}
 
 // Err is why Batches was closed: nil after Close, ErrOffsetOutOfRange,
 // ErrNoTopic, ErrClosed after the Fetcher's end, or what is wrong with the data.

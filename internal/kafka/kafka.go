@@ -75,6 +75,9 @@ type Batch struct {
 	LastStable    int64
 	HighWatermark int64
 	Bytes         int // keys, values and headers, uncompressed
+	// Asked is when the fetch was sent that brought the batch: LastStable is no
+	// older than that.
+	Asked time.Time
 }
 
 // Output is a record to be written. Its timestamp is the time of the commit.

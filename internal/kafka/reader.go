@@ -108,6 +108,7 @@ func (r *reader) fetch(ctx context.Context, subs []*Subscription, left bool) (by
 		req.AddBlock(s.topic, s.partition, s.next, s.bytes, -1)
 		req.MaxBytes = max(req.MaxBytes, s.bytes)
 	}
+	asked := time.Now()
 	answer, err := roundTrip(ctx, r.link, func(b *sarama.Broker) (*sarama.FetchResponse, error) { return b.Fetch(req) })
 	r.f.c.metrics.fetches.Inc()
 	if err != nil {
@@ -118,7 +119,7 @@ func (r *reader) fetch(ctx context.Context, subs []*Subscription, left bool) (by
 	}
 	moved := false
 	for _, s := range subs {
-		n, gone := r.take(s, answer.GetBlock(s.topic, s.partition))
+		n, gone := r.take(s, answer.GetBlock(s.topic, s.partition), asked)
 		bytes += n
 		moved = moved || gone
 	}
@@ -131,7 +132,7 @@ func (r *reader) fetch(ctx context.Context, subs []*Subscription, left bool) (by
 
 // take hands out a partition's part of an answer. gone is true when the
 // partition is no longer this broker's.
-func (r *reader) take(s *Subscription, block *sarama.FetchResponseBlock) (bytes int, gone bool) {
+func (r *reader) take(s *Subscription, block *sarama.FetchResponseBlock, asked time.Time) (bytes int, gone bool) {
 	if block == nil { // not answered this time
 		return 0, false
 	}
@@ -156,6 +157,7 @@ func (r *reader) take(s *Subscription, block *sarama.FetchResponseBlock) (bytes 
 		s.end(fmt.Errorf("fetch %s/%d at %d: %w", s.topic, s.partition, s.next, err))
 		return 0, false
 	}
+	batch.Asked = asked
 	r.deliver(s, batch)
 	return batch.Bytes, false
 }
@@ -170,6 +172,9 @@ func (r *reader) deliver(s *Subscription, batch Batch) {
 	s.alone = false
 	s.busy = news
 	r.f.mu.Unlock()
+	if end && !news {
+		s.confirmed.Store(batch.Asked.UnixMilli())
+	}
 	if news {
 		r.f.c.metrics.fetchBytes.Add(float64(batch.Bytes))
 		s.in <- batch // has room: not busy means that forward has taken the last one

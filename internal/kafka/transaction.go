@@ -114,7 +114,19 @@ func (w *Writer) write(ctx context.Context, records []Output, at time.Time) erro
 	}
 	todo := parcels(records, func(int) time.Time { return at }, &w.who, true, w.cfg.MaxBatchBytes)
 	s := shipment{c: w.c, id: &w.id, timeout: min(w.cfg.Timeout, w.c.cfg.ReadTimeout*2/3)}
-	return s.send(ctx, todo)
+	sent := map[topicPartition]*parcel{} // the last of each; send empties todo
+	for tp, parcels := range todo {
+		sent[tp] = parcels[len(parcels)-1]
+	}
+	if err := s.send(ctx, todo); err != nil {
+		return err
+	}
+	for tp, p := range sent {
+		if p.offset >= 0 { // else the older end stays, which is as true
+			w.ends[tp] = p.offset + int64(len(p.index))
+		}
+	}
+	return nil
 }
 
 // commitOffset puts the position into the transaction. When the group has moved

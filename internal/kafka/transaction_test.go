@@ -398,3 +398,25 @@ func TestOutcomesAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 4+1, n)
 }
+
+// What a writer says of the end of a partition is what it has written itself: a
+// newer owner's records lie behind it.
+func TestEndIsOnesOwn(t *testing.T) {
+	t.Parallel()
+	f := fake(t, kfake.SeedTopics(1, "in", "out"))
+	c := dial(t, f)
+	w := writer(t, c, "app-in-0")
+	_, ok := w.End("out", 0)
+	require.False(t, ok)
+	commit(t, w, transaction(3))
+	end, ok := w.End("out", 0)
+	require.True(t, ok)
+	require.Equal(t, int64(3), end)
+
+	heir := writer(t, c, "app-in-0")
+	commit(t, heir, transaction(5))
+	end, _ = w.End("out", 0)
+	require.Equal(t, int64(3), end)
+	end, _ = heir.End("out", 0)
+	require.Equal(t, int64(9), end, "three, a marker, five")
+}

@@ -52,6 +52,7 @@ type Writer struct {
 	who   identity
 	open  bool // the coordinator has acknowledged a part of a transaction that was not ended
 	asked bool // InitProducerId was sent since the last EndTxn; its answer may be lost
+	ends  map[topicPartition]int64
 }
 
 // state is what a Writer may do next.
@@ -67,7 +68,15 @@ const (
 
 // NewWriter makes a Writer. Init comes before the first Commit.
 func (c *Cluster) NewWriter(transactionalID string, cfg WriterConfig) *Writer {
-	return &Writer{c: c, id: transactionalID, cfg: cfg, who: identity{id: -1, epoch: -1}}
+	return &Writer{c: c, id: transactionalID, cfg: cfg, who: identity{id: -1, epoch: -1}, ends: map[topicPartition]int64{}}
+}
+
+// End returns the offset behind the last record that the broker has told this
+// writer to have written to a partition, and false before there was one. No
+// newer owner of the transactional id can have committed anything below it.
+func (w *Writer) End(topic string, partition int32) (int64, bool) {
+	end, ok := w.ends[topicPartition{topic, partition}]
+	return end, ok
 }
 
 // Init makes the writer ready. The first Init of a Writer takes the
