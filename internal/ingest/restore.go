@@ -26,6 +26,9 @@ func (t *task) restore() error {
 	if err != nil {
 		return err
 	}
+	if t.end, err = t.lastStable(t.soft, t.ingest.cfg.Topic); err != nil {
+		return fmt.Errorf("%w: %w", errAgain, err)
+	}
 	t.position = committed
 	t.show()
 	for _, fromDisk := range []bool{true, false} {
