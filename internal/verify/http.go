@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -53,6 +54,9 @@ type answeredCounter struct {
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 16 << 20
 
+// errRefused is returned when HTTP does not answer us: nothing was compared.
+var errRefused = errors.New("http refuses to answer")
+
 // ask returns the answer about a client. The problem is what the answer has
 // wrong as such.
 func (h *HTTP) ask(ctx context.Context, client string) (a answer, problem string, err error) {
@@ -72,7 +76,11 @@ func (h *HTTP) ask(ctx context.Context, client string) (a answer, problem string
 	if err != nil {
 		return a, "", fmt.Errorf("read answer: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return a, "", fmt.Errorf("%w: %s: give a token that %s takes", errRefused, response.Status, h.URL)
+	default:
 		return a, fmt.Sprintf("the answer is %s", response.Status), nil
 	}
 	if err := json.Unmarshal(body, &a); err != nil {

@@ -152,6 +152,23 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// Without a token that HTTP takes, nothing was compared: that is no difference.
+func TestHTTPThatRefuses(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.start(0)
+	w.use("acme", "bytes", "1")
+	w.count()
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusUnauthorized) }))
+	t.Cleanup(server.Close)
+	_, err := verify.Run(t.Context(), w.cfg, verify.Parts{
+		Cluster: w.write(), Decoder: decoder(t), Events: w.codec, Found: func(d verify.Difference) { require.Fail(t, d.String()) },
+		HTTP: &verify.HTTP{URL: server.URL, Client: server.Client()},
+	})
+	require.ErrorContains(t, err, "401 Unauthorized")
+}
+
 // A partition that was never counted has nothing to be compared, and must have
 // nothing.
 func TestNothingCountedYet(t *testing.T) {
