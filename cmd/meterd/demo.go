@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -38,9 +35,8 @@ exit status 1 if they differ. Nothing is left behind.`,
 			cfg.Size = terminalSize(env.stdout, env.getenv("TERM"))
 			cfg.Color = env.getenv("NO_COLOR") == ""
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := untilSignal(cmd)
 		defer stop()
-		context.AfterFunc(ctx, stop) // a second signal kills at once
 		return demo.Run(ctx, cfg, env.stdout)
 	}
 	return cmd

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -61,6 +65,14 @@ func (e *environment) readConfig() (*config.Config, error) {
 		return nil, exitError{exitUsage, err}
 	}
 	return cfg, nil
+}
+
+// untilSignal returns a context that ends with the command's or at SIGTERM or
+// Ctrl-C; a second signal kills at once.
+func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // Formats of --output.

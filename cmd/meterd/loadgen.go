@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,9 +62,8 @@ same.`,
 			return err
 		}
 		load.LateBy = min(load.LateBy, cfg.Usage.AllowedLateness.Duration()/2) // late, but to be counted
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := untilSignal(cmd)
 		defer stop()
-		context.AfterFunc(ctx, stop) // a second signal kills at once
 		return env.withCluster(cmd, cfg, func(cluster *kafka.Cluster) error {
 			summary, err := writeLoad(ctx, cfg, cluster, load, ledger)
 			if err != nil {
@@ -120,11 +117,10 @@ func loadTarget(ctx context.Context, cfg *config.Config, cluster *kafka.Cluster)
 	if err != nil {
 		return loadgen.Target{}, fmt.Errorf("schedule: %w", err)
 	}
-	f := cfg.Usage.Fields
 	return loadgen.Target{
 		Topic: cfg.Usage.Topic, Partitions: partitions, Partitioner: partitioner, ContractsTopic: cfg.Contracts.Topic,
 		Format:  schema.Format(cfg.Usage.Format),
-		Mapping: schema.Mapping{ID: f.ID, Client: f.Client, Meter: f.Meter, Quantity: f.Quantity, Time: f.Time, Void: f.Void},
+		Mapping: app.Mapping(cfg),
 		Catalog: &catalog,
 	}, nil
 }

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -40,9 +36,8 @@ which costs nothing but the time to restore.`,
 			return err
 		}
 		defer func() { _ = log.Sync() }() // fails on terminals; nothing to do about it
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := untilSignal(cmd)
 		defer stop()
-		context.AfterFunc(ctx, stop) // a second signal kills at once
 		return app.Run(ctx, cfg, opts, log, newRegistry())
 	}
 	return cmd

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,9 +48,8 @@ each difference; exit status 3 if there is any.`,
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := untilSignal(cmd)
 		defer stop()
-		context.AfterFunc(ctx, stop) // a second signal kills at once
 		return env.withCluster(cmd, cfg, func(cluster *kafka.Cluster) error {
 			return env.verify(ctx, cfg, cluster, flags, format.value)
 		})
@@ -142,12 +139,10 @@ func verifyConfig(cfg *config.Config) (verify.Config, error) {
 			LimitEvents: cfg.LimitEvents.Topic, LimitState: cfg.LimitEvents.StateTopic, DeadLetters: cfg.DeadLetterTopic,
 		},
 		Catalog: &catalog, MeterMapped: cfg.Usage.Fields.Meter != "",
-		MaxFuture: cfg.Usage.MaxFuture.Duration(), AllowedLateness: cfg.Usage.AllowedLateness.Duration(),
+		DedupeWindow: app.DedupeWindow(cfg),
+		MaxFuture:    cfg.Usage.MaxFuture.Duration(), AllowedLateness: cfg.Usage.AllowedLateness.Duration(),
 		DeadLetterUnknown: cfg.Usage.UnknownMeter == "dead_letter", KeepPeriods: cfg.State.KeepPeriods,
 		History: cfg.History.Druid != nil, MarkSeeded: cfg.History.OnCrossed == "mark",
-	}
-	if cfg.Usage.Fields.ID != "" {
-		v.DedupeWindow = cfg.Usage.DedupeWindow.Duration()
 	}
 	return v, nil
 }

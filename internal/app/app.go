@@ -177,15 +177,16 @@ func (d *daemon) counterConfig(catalog *usage.Catalog) ingest.CounterConfig {
 		State: aggregate.Config{
 			ApplicationID: c.ApplicationID, Topic: c.Usage.Topic, ContractsTopic: c.Contracts.Topic,
 			Catalog: catalog, MeterMapped: c.Usage.Fields.Meter != "",
-			DedupeWindow: dedupeWindow(c), MaxFuture: c.Usage.MaxFuture.Duration(), AllowedLateness: c.Usage.AllowedLateness.Duration(),
+			DedupeWindow: DedupeWindow(c), MaxFuture: c.Usage.MaxFuture.Duration(), AllowedLateness: c.Usage.AllowedLateness.Duration(),
 			UnknownMeter: aggregate.UnknownMeterPolicy(c.Usage.UnknownMeter), KeepPeriods: c.State.KeepPeriods,
 			History: c.History.Druid != nil, MarkSeeded: c.History.OnCrossed == "mark",
 		},
 	}
 }
 
-// dedupeWindow is none where no id is mapped.
-func dedupeWindow(c *config.Config) time.Duration {
+// DedupeWindow returns how long an event id is known, which is not at all where
+// none is mapped.
+func DedupeWindow(c *config.Config) time.Duration {
 	if c.Usage.Fields.ID == "" {
 		return 0
 	}
@@ -286,9 +287,6 @@ type localStore struct{ *store.Store }
 
 func (s localStore) Load(partition int32, fn func(key string, value []byte) error) (int64, bool, error) {
 	marker, ok, err := s.Store.Load(partition, fn)
-	if errors.Is(err, store.ErrCorrupt) {
-		err = fmt.Errorf("%w: %w", ingest.ErrStoreCorrupt, err)
-	}
 	return marker.Changelog, ok, err
 }
 

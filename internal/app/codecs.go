@@ -50,13 +50,18 @@ func NewCodecs(ctx context.Context, cfg *config.Config, log *zap.Logger, reg pro
 		return c, fmt.Errorf("limit_events: %w", err)
 	}
 	d := schema.DefaultDecoderConfig()
-	f := cfg.Usage.Fields
 	d.Format, d.MaxRecordBytes = schema.Format(cfg.Usage.Format), int(cfg.Usage.MaxRecordBytes)
-	d.Mapping = schema.Mapping{ID: f.ID, Client: f.Client, Meter: f.Meter, Quantity: f.Quantity, Time: f.Time, Void: f.Void}
+	d.Mapping = Mapping(cfg)
 	if c.Usage, err = schema.NewDecoder(d, registry, log.Named("schema"), reg); err != nil {
 		return c, fmt.Errorf("usage: %w", err)
 	}
 	return c, nil
+}
+
+// Mapping returns where in a usage record its parts are.
+func Mapping(cfg *config.Config) schema.Mapping {
+	f := cfg.Usage.Fields
+	return schema.Mapping{ID: f.ID, Client: f.Client, Meter: f.Meter, Quantity: f.Quantity, Time: f.Time, Void: f.Void}
 }
 
 func registryClient(cfg config.SchemaRegistry) (*schema.RegistryClient, error) {

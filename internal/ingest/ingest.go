@@ -59,8 +59,9 @@ const maxDirty = 100_000
 // outcome is known.
 const maxKeptBytes = 64 << 20
 
-// Store keeps committed changelog records on disk. The methods are those of
-// store.Store.
+// Store keeps committed changelog records on disk, with the changelog offset
+// below which they have everything. What Load returns with an error is not
+// trusted: it is wiped, and all is restored from the changelog.
 type Store interface {
 	Load(partition int32, fn func(key string, value []byte) error) (changelog int64, ok bool, err error)
 	Apply(partition int32, entries []Entry, changelog int64) error
@@ -73,10 +74,6 @@ type Entry struct {
 	Key   string
 	Value []byte
 }
-
-// ErrStoreCorrupt is returned by a Store whose content cannot be trusted. It
-// is wiped, and all is restored from the changelog.
-var ErrStoreCorrupt = errors.New("local state is damaged")
 
 // Processor is what is done with the records of one partition. One goroutine
 // calls it. Everything between two ends of a transaction (Committed, Rollback)
