@@ -62,16 +62,26 @@ func TestParseDecimalAgainstBig(t *testing.T) {
 		require.NoError(t, err)
 		want, ok := new(big.Rat).SetString(text)
 		require.True(t, ok)
+		require.Equal(t, !representable(want), d.TooLarge, text)
 		if d.TooLarge {
-			scaled := new(big.Rat).Mul(want, big.NewRat(1e9, 1))
-			wide := new(big.Rat).Abs(want).Cmp(new(big.Rat).SetInt64(math.MaxInt64)) > 0
-			digits := new(big.Int).Abs(want.Num()).Cmp(big.NewInt(math.MaxInt64/10)) > 0
-			require.True(t, wide || digits || !scaled.IsInt(), "%s is not too large", text)
 			return
 		}
 		got, _ := new(big.Rat).SetString(d.String())
 		require.Zero(t, want.Cmp(got), "%s became %s", text, d)
 	})
+}
+
+// representable reports whether r, written with as few digits after the point
+// as it takes, has at most MaxDecimals of them and its digits fit an int64.
+func representable(r *big.Rat) bool {
+	scaled := new(big.Rat).Set(r)
+	for range usage.MaxDecimals {
+		if scaled.IsInt() {
+			break
+		}
+		scaled.Mul(scaled, big.NewRat(10, 1))
+	}
+	return scaled.IsInt() && scaled.Num().IsInt64() && scaled.Num().Int64() != math.MinInt64
 }
 
 func TestDecimalOfFloatIsTheShortest(t *testing.T) {
@@ -101,8 +111,8 @@ func TestDecimalOfBytes(t *testing.T) {
 		}
 		want := new(big.Rat).SetFrac(n, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(scale)), nil))
 		d := usage.DecimalOfBytes(raw, scale)
+		require.Equal(t, !representable(want), d.TooLarge, want)
 		if d.TooLarge {
-			require.True(t, !want.Num().IsInt64() || want.Num().Int64() == math.MinInt64, "%s is not too large", want)
 			return
 		}
 		got, _ := new(big.Rat).SetString(d.String())
