@@ -24,6 +24,7 @@ const (
 	Duplicate
 	Ignored
 	DeadLettered
+	Voided // a void that took something back, or will
 )
 
 // Result tells what Fold did with a record.

@@ -21,6 +21,7 @@ type View struct {
 // CounterView is a counter as readers see it.
 type CounterView struct {
 	Meter       string
+	Dimensions  map[string]string // nil: the total
 	Decimals    int
 	Scope       Scope
 	Period      usage.Period
@@ -29,6 +30,7 @@ type CounterView struct {
 	First, Last usage.Time // usage.MaxTime and usage.MinTime where nothing was counted
 	Seed        Seed
 	Limits      []LimitRef
+	Estimated   bool // the total of distinct values has become an estimate, see DistinctError
 }
 
 // LimitRef names a limit that judges a counter.
@@ -39,18 +41,23 @@ type LimitRef struct{ Contract, Limit string }
 type LimitView struct {
 	Contract *contracts.Contract
 	Limit    *contracts.Limit
+
+	Dimensions map[string]string // the per values; nil: none
+
 	Period   usage.Period
 	Total    usage.Quantity
 	Seed     Seed
 	Standing []contracts.Threshold
-	Ended    bool // the contract no longer covers partition time: the limit blocks nobody
+	Told     []Telling // the last limit events of the period, oldest first
+	Ended    bool      // the contract no longer covers partition time: the limit blocks nobody
 }
 
 // Selection narrows what View returns. Period is an id, "previous", or "" for
 // the newest period that has begun.
 type Selection struct {
-	Meter  string
-	Period string
+	Meter      string
+	Period     string
+	Dimensions map[string]string // counters that have all of these values
 }
 
 // Previous selects the period before the newest one that has begun.

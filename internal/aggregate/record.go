@@ -27,6 +27,7 @@ type Seed struct {
 	Usage    usage.Quantity
 	Events   int64
 	Boundary int64
+	Cut      usage.Time // of a bounded seed: history was asked for what lies before it; else 0
 }
 
 // Complete tells whether a total with this seed is all there is to count.
@@ -40,6 +41,12 @@ type Scope struct {
 	Kind     usage.Kind `json:"period"`
 	Timezone string     `json:"timezone"`
 	StartsAt usage.Time `json:"starts_at"`
+
+	// What the counters take of a meter's dimensions, where that is neither all
+	// of them nor none: canonical JSON of the object of required values and of
+	// the array of names (sorted) whose values are counted apart. "" is none.
+	Where string `json:"where,omitempty"`
+	Per   string `json:"per,omitempty"`
 }
 
 // Default tells whether s is the scope of default counters.
@@ -51,7 +58,7 @@ type CounterRecord struct {
 	Client     string
 	Meter      string
 	Scope      Scope
-	Dimensions map[string]string
+	Dimensions map[string]string // values, required ones and those counted apart; nil: the total
 	Period     usage.Period
 	Decimals   int
 	Total      usage.Quantity
@@ -59,6 +66,7 @@ type CounterRecord struct {
 	First      usage.Time // event times of the earliest and the latest event counted
 	Last       usage.Time
 	Seed       Seed
+	Distinct   []byte // of a meter that counts distinct values: the set of them
 }
 
 // LimitRecord is the changelog's record of what one limit has told in one
@@ -67,6 +75,8 @@ type LimitRecord struct {
 	Contract    string
 	Limit       string
 	Dimensions  map[string]string // the per values
+	Where       map[string]string // with Dimensions, those of the counter
+	Place       int               // in the contract
 	Period      usage.Period
 	Client      string
 	Meter       string
@@ -79,6 +89,24 @@ type LimitRecord struct {
 	Sequence    int64                 // of the last limit event
 	Closed      bool                  // its period has ended and was evaluated
 	Last        *alerts.Event         // the last limit event, for limit-state
+	Told        []Telling             // the last limit events, oldest first, at most MaxTold
+}
+
+// MaxTold bounds how many limit events are remembered of a limit and period.
+const MaxTold = 16
+
+// Telling is what is remembered of a limit event, to explain it later.
+type Telling struct {
+	Sequence  int64            `json:"sequence"`
+	Kind      alerts.EventKind `json:"kind"`
+	Labels    []string         `json:"thresholds"`
+	Before    string           `json:"usage_before"`
+	After     string           `json:"usage_after"`
+	Revision  int64            `json:"contract_revision"`
+	Cause     alerts.Cause     `json:"cause"`
+	Late      bool             `json:"late"`
+	DecidedAt usage.Time       `json:"decided_at"`
+	Silent    bool             `json:"marked,omitempty"` // by a seed that is not announced: it stands in limit-state alone
 }
 
 // PositionRecord is the changelog's record of how far a partition is counted.
@@ -98,6 +126,7 @@ type DedupeRecord struct {
 	Bucket usage.Time // end of the slice of time that they expire with
 	Offset int64      // the position at which the commit began
 	Piece  int        // of several, where one record would be too large
+	Void   bool       // they were taken back, or were to be before they came
 	Hashes []Hash
 }
 

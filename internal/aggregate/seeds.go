@@ -16,14 +16,20 @@ type Ask struct {
 	Scope    Scope
 	Period   usage.Period
 	Boundary int64
+	Cut      usage.Time // about when the record at Boundary was appended, for history without offsets; else 0
 }
 
-// SeedTotal is what history says of one meter. A meter that is not in an
+// SeedTotal is what history says of the records of one client that agree in
+// the meter that they name and in all Fields. What is in no SeedTotal of an
 // answer was not used.
 type SeedTotal struct {
-	Meter       string
+	Meter       string // as the records name it; "" where none is mapped
+	Fields      []usage.Value
+	Void        bool // they took events back
 	Events      int64
-	Quantity    usage.Decimal
+	Quantity    usage.Decimal // the sum
+	Min, Max    usage.Decimal
+	Latest      usage.Decimal // the quantity at Last, of the highest offset there; only where a meter wants it
 	First, Last usage.Time
 }
 

@@ -38,6 +38,9 @@ type Answer struct {
 	Ask    aggregate.Ask
 	Failed error
 	Totals []aggregate.SeedTotal
+
+	// Bounded: the totals are right but for what Ask.Cut leaves in doubt.
+	Bounded bool
 }
 
 // CounterConfig is what counting needs beside its parts.
@@ -83,7 +86,7 @@ type Counter struct {
 
 // tally is what the open transaction did with records, for the metrics.
 type tally struct {
-	fates     [4]int64
+	fates     [5]int64
 	reasons   map[usage.Reason]int64
 	late      int64
 	leftOut   int64

@@ -135,6 +135,7 @@ type Event struct {
 	Quantity Decimal // how much, as written
 	Time     Time    // when, by the producer's clock
 	Void     bool    // takes back the event of this ID
+	Fields   []Value // at Catalog.Paths, in their order; empty where meters look at none
 }
 
 // Aggregation is how a meter makes one total of many events.
@@ -156,7 +157,22 @@ type Meter struct {
 	Aggregation Aggregation
 	Unit        string // for people only
 	Decimals    int    // digits after the point of the smallest unit, 0 to 9
+
+	// When tells which events the meter takes; nil: those that name it.
+	When Condition
+	// Dimensions are those of its group_by, in the order of their names.
+	Dimensions []Dimension
+	// Value is the index in Catalog.Paths of what Unique counts.
+	Value int
+	// MaxCombinations bounds the combinations of dimension values that a client
+	// has counters for; what is beyond goes to the one whose values are
+	// OverflowValue.
+	MaxCombinations int
 }
+
+// OverflowValue is the value of every dimension of the counter that takes
+// what is beyond MaxCombinations.
+const OverflowValue = "__overflow__"
 
 // MaxDecimals is the finest a meter may be.
 const MaxDecimals = 9
@@ -166,6 +182,7 @@ const MaxDecimals = 9
 type Catalog struct {
 	Meters   []Meter
 	Schedule Schedule
+	Paths    []string // of records, that conditions, dimensions and values name; each once
 }
 
 // Find returns the index of the meter called name, or -1.
