@@ -28,7 +28,7 @@ func (s *State) Changes(now usage.Time) Changes {
 	c := Changes{
 		Position:  s.Whole(),
 		Counters:  s.dirtyCounters,
-		Dedupe:    s.dedupe.segments(s.open.position, s.time),
+		Dedupe:    append(s.dedupe.segments(s.open.position, s.time), s.voids.segments(s.open.position, s.time)...),
 		Events:    s.open.events,
 		States:    lastOfEach(s.open.states),
 		Misplaced: s.open.misplaced,
@@ -37,20 +37,27 @@ func (s *State) Changes(now usage.Time) Changes {
 		e.DecidedAt = now
 	}
 	for i := range s.open.limits {
-		if last := s.open.limits[i].limit.last; last != nil && last.DecidedAt == 0 { // of a seed that is not announced
-			last.DecidedAt = now
+		l := s.open.limits[i].limit
+		if l.last != nil && l.last.DecidedAt == 0 { // of a seed that is not announced
+			l.last.DecidedAt = now
+		}
+		for j := range l.told {
+			if l.told[j].DecidedAt == 0 {
+				l.told[j].DecidedAt = now
+			}
 		}
 	}
-	s.dedupe.wrote = s.dedupe.wrote[:0]
+	s.dedupe.wrote, s.voids.wrote = s.dedupe.wrote[:0], s.voids.wrote[:0]
 	for i := range c.Dedupe {
-		s.dedupe.wrote = append(s.dedupe.wrote, segmentKey{at: c.Dedupe[i].Bucket, key: c.Dedupe[i].Key()})
+		d := s.idsOf(c.Dedupe[i].Void)
+		d.wrote = append(d.wrote, segmentKey{at: c.Dedupe[i].Bucket, key: c.Dedupe[i].Key()})
 	}
 	for _, u := range s.open.limits {
 		if !u.limit.fading && s.limits[u.limit.id] == u.limit {
 			c.Limits = append(c.Limits, u.limit.record())
 		}
 	}
-	c.Tombstones = s.dedupe.expired(s.time)
+	c.Tombstones = append(s.dedupe.expired(s.time), s.voids.expired(s.time)...)
 	for _, k := range s.open.dying {
 		if k.replaced() {
 			continue
@@ -111,24 +118,22 @@ func (s *State) dirtyCounters(yield func(*CounterRecord) bool) {
 // replaced tells whether another counter was made in the place of k, which is
 // to be forgotten: its record takes the place of k's.
 func (k *counter) replaced() bool {
-	return k.own != nil && slices.ContainsFunc(k.own.counters, func(other *counter) bool {
-		return !other.dying && other.period.ID == k.period.ID
-	})
+	return k.own != nil && k.slot().of(k.period.ID) != nil
 }
 
 func (k *counter) record(catalog *usage.Catalog) CounterRecord {
 	m := &catalog.Meters[k.meter]
 	return CounterRecord{
-		Client: k.client.name, Meter: m.Name, Scope: k.scope, Period: *k.period, Decimals: m.Decimals,
-		Total: k.total, Events: k.events, First: k.first, Last: k.last, Seed: k.seed,
+		Client: k.client.name, Meter: m.Name, Scope: k.scope, Dimensions: k.dims(), Period: *k.period, Decimals: m.Decimals,
+		Total: k.total, Events: k.events, First: k.first, Last: k.last, Seed: k.seed, Distinct: k.set.bytes(),
 	}
 }
 
 func (l *limitState) record() LimitRecord {
 	return LimitRecord{
-		Contract: l.id.contract, Limit: l.id.limit, Period: l.period, Client: l.client.name, Meter: l.meter,
+		Contract: l.id.contract, Limit: l.id.limit, Dimensions: l.per, Where: l.where, Place: l.place, Period: l.period, Client: l.client.name, Meter: l.meter,
 		Scope: l.scope, Revision: l.revision, Value: l.value, Decimals: l.decimals, Enforcement: l.enforcement,
-		Standing: l.standing, Sequence: l.sequence, Closed: l.closed, Last: l.last,
+		Standing: l.standing, Sequence: l.sequence, Closed: l.closed, Last: l.last, Told: l.told,
 	}
 }
 
@@ -156,13 +161,21 @@ func (s *State) Load(record any) error {
 	return nil
 }
 
+func (s *State) idsOf(void bool) *dedupe { //revive:disable-line:flag-parameter // one or the other, as records say
+	if void {
+		return &s.voids
+	}
+	return &s.dedupe
+}
+
 func (s *State) loadDedupe(r *DedupeRecord) {
+	d := s.idsOf(r.Void)
 	for _, h := range r.Hashes {
-		if at, ok := s.dedupe.seenIn[h]; !ok || at < r.Bucket {
-			s.dedupe.put(h, r.Bucket)
+		if at, ok := d.seenIn[h]; !ok || at < r.Bucket {
+			d.put(h, r.Bucket)
 		}
 	}
-	b := s.dedupe.bucket(r.Bucket)
+	b := d.bucket(r.Bucket)
 	if key := r.Key(); !slices.Contains(b.keys, key) {
 		b.keys = append(b.keys, key)
 	}
@@ -183,13 +196,18 @@ func (s *State) loadCounter(r *CounterRecord) error {
 		return err
 	}
 	k.total, k.events, k.first, k.last, k.seed = r.Total, r.Events, r.First, r.Last, r.Seed
+	if s.cfg.Catalog.Meters[m].Aggregation == usage.Unique {
+		if k.set, err = distinctOf(r.Distinct); err != nil {
+			return fmt.Errorf("%w: meter %s: %w", ErrForeignRecord, r.Meter, err)
+		}
+	}
 	return nil
 }
 
 func (s *State) loadClient(name string) *client {
 	c, ok := s.clients[name]
 	if !ok {
-		c = &client{name: name, slots: make([]slot, len(s.cfg.Catalog.Meters))}
+		c = &client{name: name, slots: make([]family, len(s.cfg.Catalog.Meters))}
 		s.clients[name] = c
 	}
 	return c
@@ -197,56 +215,84 @@ func (s *State) loadClient(name string) *client {
 
 // placeLoaded returns the counter that r is of, made if need be.
 func (s *State) placeLoaded(c *client, meter int, r *CounterRecord) (*counter, error) {
-	for k := range c.counters() {
-		if k.meter == meter && k.scope == r.Scope && k.period.ID == r.Period.ID {
-			if *k.period != r.Period {
-				period := r.Period
-				k.period = &period
-			}
-			return k, nil
+	k := &counter{client: c, meter: meter, scope: r.Scope}
+	family, v := &c.slots[meter], &s.views[meter]
+	if !r.Scope.Default() {
+		own, err := s.loadScope(c, meter, r.Scope)
+		if err != nil {
+			return nil, err
+		}
+		k.own, family, v = own, &own.family, &own.view
+	}
+	if len(r.Dimensions) > len(v.where) {
+		key, ok := v.keyOfDims(r.Dimensions)
+		if !ok {
+			return nil, foreignDimensions(r.Meter)
+		}
+		if k.group = family.groups[key]; k.group == nil {
+			k.group = v.newGroup(func(i int) string { return r.Dimensions[v.names[i].Name] })
+			family.add(k.group)
 		}
 	}
-	k := &counter{client: c, meter: meter, scope: r.Scope}
-	if r.Scope.Default() {
+	if known := k.slot().of(r.Period.ID); known != nil {
+		if *known.period != r.Period {
+			period := r.Period
+			known.period = &period
+		}
+		return known, nil
+	}
+	period := r.Period
+	if k.period = &period; r.Scope.Default() {
 		k.period = s.periodOf(max(r.Period.Start, usage.MinTime+1))
 		if *k.period != r.Period {
 			return nil, fmt.Errorf("%w: the counters' periods are not those of schedule %s %s: another schedule needs another application_id",
 				ErrForeignRecord, s.cfg.Catalog.Schedule.Kind, s.cfg.Catalog.Schedule.Zone)
 		}
-		c.slots[meter].add(k)
-		return k, nil
 	}
-	schedule, err := usage.NewSchedule(r.Scope.Kind, r.Scope.Timezone)
+	k.slot().add(k)
+	return k, nil
+}
+
+func foreignDimensions(meter string) error {
+	return fmt.Errorf("%w: meter %s has other dimensions than its counters: rename the meter to count anew", ErrForeignRecord, meter)
+}
+
+// loadScope returns the own scope that a loaded counter is of, made if need be.
+func (s *State) loadScope(c *client, meter int, scope Scope) (*ownScope, error) {
+	if own := c.scope(scope, meter); own != nil {
+		return own, nil
+	}
+	schedule, err := usage.NewSchedule(scope.Kind, scope.Timezone)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrForeignRecord, err)
 	}
 	if schedule.Kind == usage.Anniversary {
-		schedule.Anchor = r.Scope.StartsAt
+		schedule.Anchor = scope.StartsAt
 	}
-	period := r.Period
-	if k.own = c.scope(r.Scope, meter); k.own == nil {
-		k.own = s.addScope(c, r.Scope, meter)
+	v, ok := viewOfScope(&s.cfg.Catalog.Meters[meter], scope)
+	if !ok {
+		return nil, foreignDimensions(s.cfg.Catalog.Meters[meter].Name)
 	}
-	k.period = &period
-	k.own.schedule, k.own.from, k.own.to = schedule, r.Scope.StartsAt, usage.MaxTime
-	k.own.counters = append(k.own.counters, k)
-	return k, nil
+	own := s.addScope(c, scope, meter, v)
+	own.schedule, own.from, own.to = schedule, scope.StartsAt, usage.MaxTime
+	return own, nil
 }
 
 func (s *State) loadLimit(r *LimitRecord) {
-	id := limitID{contract: r.Contract, limit: r.Limit, dimensions: noDimensions, period: r.Period.ID}
+	id := limitID{contract: r.Contract, limit: r.Limit, dimensions: canonical(r.Dimensions), period: r.Period.ID}
 	c := s.loadClient(r.Client)
 	l, ok := s.limits[id]
 	if ok && l.client != c {
 		l.moveTo(c)
 	} else if !ok {
-		l = &limitState{id: id, client: c}
+		l = &limitState{id: id, per: r.Dimensions, client: c}
 		s.limits[id] = l
 		c.limits = append(c.limits, l)
 	}
 	l.limitValue = limitValue{
 		meter: r.Meter, scope: r.Scope, period: r.Period, revision: r.Revision, value: r.Value, decimals: r.Decimals,
 		enforcement: r.Enforcement, standing: r.Standing, sequence: r.Sequence, closed: r.Closed, last: r.Last,
+		where: r.Where, place: r.Place, told: r.Told,
 	}
 }
 

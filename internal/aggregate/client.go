@@ -10,32 +10,31 @@ import (
 // client is what one partition knows of a client.
 type client struct {
 	name   string
-	slots  []slot        // by meter
+	slots  []family      // default counters, by meter
 	own    []*ownScope   // the scopes of limits that cannot use default counters
 	terms  []term        // limits in force, by contract id, then in the contract's order
 	limits []*limitState // of any period that is kept
-}
-
-// slot has a client's default counters of one meter: the one used last, and
-// those of other periods.
-type slot struct {
-	last *counter
-	rest []*counter
 }
 
 // term is a limit of a contract of the client.
 type term struct {
 	contract *contracts.Contract
 	limit    *contracts.Limit
+	place    int   // in the contract
+	scope    Scope // of the counters that it has of its own, where it has any
+	view     view
+	shared   bool // default counters serve it, but for periods that the contract cuts
 }
 
 // ownScope has the counters that limits of one contract share because they cut
-// time in the same way, and not as the default schedule does.
+// time or take dimensions in the same way, and not as default counters do.
 type ownScope struct {
-	scope    Scope
-	meter    int
-	cutOnly  bool // the schedule is the default one: only cut periods are counted here
-	counters []*counter
+	family
+	scope   Scope
+	meter   int
+	view    view
+	dims    map[string]string // of the counters that are not of a group
+	cutOnly bool              // the schedule is the default one: only cut periods are counted here
 	binding
 }
 
@@ -46,19 +45,23 @@ type binding struct {
 	from, to usage.Time // of the contract; events outside are not counted
 	live     bool       // a term in force uses it
 	lead     usage.Time // no event of this time or later was passed over before the scope was in force; 0: not known
+	asOf     usage.Time // partition time when the scope came into force
 	since    int64      // the offset from which on every event for the scope was counted
 }
 
-// counter is the total of one meter for one client, scope and period.
+// counter is the total of one meter for one client, scope, combination of
+// dimension values and period.
 type counter struct {
 	client *client
 	meter  int
 	scope  Scope
 	own    *ownScope // nil for a default counter
+	group  *group    // nil where values are not told apart
 	limits []*boundLimit
 	txn    int64 // the transaction that last touched it
 	undo   int32 // where in that transaction's dirty list
 	dying  bool  // to be forgotten when the open transaction commits
+	set    *distinct
 	counterValue
 }
 
@@ -77,6 +80,7 @@ type counterValue struct {
 type undoCounter struct {
 	counter *counter
 	before  counterValue
+	set     distinctMark
 	made    bool
 }
 
@@ -85,7 +89,7 @@ func (s *State) clientOf(name []byte) *client {
 	if c, ok := s.clients[string(name)]; ok {
 		return c
 	}
-	c := &client{name: string(name), slots: make([]slot, len(s.cfg.Catalog.Meters))}
+	c := &client{name: string(name), slots: make([]family, len(s.cfg.Catalog.Meters))}
 	s.clients[c.name] = c
 	s.open.clients = append(s.open.clients, c)
 	s.bind(c, s.terms.Of(c.name), s.open.position) // a new client has had no event in this transaction
@@ -110,64 +114,25 @@ func (c *client) empty() bool {
 func (c *client) counters() func(yield func(*counter) bool) {
 	return func(yield func(*counter) bool) {
 		for i := range c.slots {
-			if last := c.slots[i].last; last != nil && !yield(last) {
+			if !c.slots[i].each(yield) {
 				return
-			}
-			for _, k := range c.slots[i].rest {
-				if !yield(k) {
-					return
-				}
 			}
 		}
 		for _, o := range c.own {
-			for _, k := range o.counters {
-				if !yield(k) {
-					return
-				}
+			if !o.each(yield) {
+				return
 			}
 		}
 	}
 }
 
-// find returns the default counter of the period that t lies in, or nil. It
-// becomes the one that is looked at first.
-func (l *slot) find(t usage.Time) *counter {
-	if l.last != nil && l.last.period.Contains(t) {
-		return l.last
+// family returns where the counters of a meter and scope are, or nil.
+func (c *client) family(meter int, scope Scope) *family {
+	if scope.Default() {
+		return &c.slots[meter]
 	}
-	for i, k := range l.rest {
-		if k.period.Contains(t) {
-			l.last, l.rest[i] = k, l.last
-			return k
-		}
-	}
-	return nil
-}
-
-func (l *slot) add(k *counter) {
-	if l.last != nil {
-		l.rest = append(l.rest, l.last)
-	}
-	l.last = k
-}
-
-func (l *slot) remove(k *counter) {
-	l.rest = slices.DeleteFunc(l.rest, func(other *counter) bool { return other == k })
-	if l.last != k {
-		return
-	}
-	l.last = nil
-	if n := len(l.rest); n > 0 {
-		l.last, l.rest = l.rest[n-1], l.rest[:n-1]
-	}
-}
-
-// find returns the counter of the period that t lies in, or nil.
-func (o *ownScope) find(t usage.Time) *counter {
-	for _, k := range slices.Backward(o.counters) { // the newest is wanted most
-		if k.period.Contains(t) && !k.dying {
-			return k
-		}
+	if o := c.scope(scope, meter); o != nil {
+		return &o.family
 	}
 	return nil
 }
@@ -192,7 +157,11 @@ func (s *State) touch(k *counter) {
 		return
 	}
 	k.txn, k.undo = s.open.id, int32(len(s.open.dirty))
-	s.open.dirty = append(s.open.dirty, undoCounter{counter: k, before: k.counterValue})
+	u := undoCounter{counter: k, before: k.counterValue}
+	if k.set != nil {
+		u.set = k.set.mark()
+	}
+	s.open.dirty = append(s.open.dirty, u)
 	s.open.touched = true
 }
 
@@ -200,17 +169,17 @@ func (s *State) touch(k *counter) {
 // open transaction. The stream has been counting into it, had there been
 // anything, from its boundary on: one offset for many counters, so that few
 // questions to history serve all of them.
-func (s *State) make(c *client, meter int, own *ownScope, period *usage.Period) *counter {
-	k := &counter{client: c, meter: meter, own: own}
+func (s *State) make(c *client, meter int, own *ownScope, g *group, period *usage.Period) *counter {
+	k := &counter{client: c, meter: meter, own: own, group: g}
 	k.period, k.first, k.last = period, usage.MaxTime, usage.MinTime
-	boundary := s.birth.Boundary
 	if own != nil {
-		k.scope, boundary = own.scope, own.since
-		own.counters = append(own.counters, k)
-	} else {
-		c.slots[meter].add(k)
+		k.scope = own.scope
 	}
-	k.seed = s.seedFor(k, boundary)
+	if s.cfg.Catalog.Meters[meter].Aggregation == usage.Unique {
+		k.set = newDistinct()
+	}
+	k.seed = s.seedFor(k)
+	k.slot().add(k)
 	s.touch(k)
 	s.open.dirty[k.undo].made = true
 	s.attach(k)
@@ -223,14 +192,38 @@ func (s *State) make(c *client, meter int, own *ownScope, period *usage.Period) 
 // forget drops k from memory.
 func (s *State) forget(k *counter) {
 	k.dying = true
-	if k.own != nil {
-		k.own.counters = slices.DeleteFunc(k.own.counters, func(other *counter) bool { return other == k })
-	} else {
-		k.client.slots[k.meter].remove(k)
+	k.slot().remove(k)
+	if k.group != nil && k.group.last == nil {
+		k.family().drop(k.group)
 	}
 	if k.client.empty() {
 		delete(s.clients, k.client.name)
 	}
+}
+
+func (k *counter) family() *family {
+	if k.own != nil {
+		return &k.own.family
+	}
+	return &k.client.slots[k.meter]
+}
+
+func (k *counter) slot() *slot {
+	if k.group != nil {
+		return &k.group.slot
+	}
+	return &k.family().slot
+}
+
+// dims returns the values of dimensions that k is of, nil for none.
+func (k *counter) dims() map[string]string {
+	switch {
+	case k.group != nil:
+		return k.group.dims
+	case k.own != nil:
+		return k.own.dims
+	}
+	return nil
 }
 
 // periodOf returns the default schedule's period of t.

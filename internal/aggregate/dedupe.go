@@ -17,6 +17,7 @@ import (
 // remembered for at least the window, and for at most one bucket longer.
 type dedupe struct {
 	window  time.Duration
+	void    bool                   // its ids are of voids
 	slice   usage.Time             // length of a bucket in milliseconds
 	seenIn  map[Hash]usage.Time    // to the end of its bucket
 	buckets map[usage.Time]*bucket // by their ends
@@ -53,8 +54,9 @@ const bucketsPerWindow = 8
 // megabyte.
 const maxSegment = 32_768
 
-func newDedupe(window time.Duration) dedupe {
+func newDedupe(window time.Duration, void bool) dedupe { //revive:disable-line:flag-parameter // it is kept, not decided by
 	return dedupe{
+		void:    void,
 		window:  window,
 		slice:   max(1, usage.Time(window.Milliseconds()/bucketsPerWindow)),
 		seenIn:  map[Hash]usage.Time{},
@@ -125,7 +127,7 @@ func (d *dedupe) segments(position int64, now usage.Time) []DedupeRecord {
 		}
 		n := len(records) - 1
 		if n < 0 || records[n].Bucket != f.at || len(records[n].Hashes) == maxSegment {
-			records = append(records, DedupeRecord{Bucket: f.at, Offset: position, Piece: n + 1})
+			records = append(records, DedupeRecord{Bucket: f.at, Offset: position, Piece: n + 1, Void: d.void})
 			n++
 		}
 		records[n].Hashes = append(records[n].Hashes, f.hash)

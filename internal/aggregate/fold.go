@@ -1,7 +1,6 @@
 package aggregate
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/meterd/meterd/internal/alerts"
@@ -53,42 +52,47 @@ func (s *State) Skip(position int64) {
 	}
 }
 
-// Fold takes in one event. Checks stand in the order of the reasons: unknown
-// meter, duplicate, future, too late, overflow; the first that applies wins.
+// Fold takes in one event. Checks stand in the order of the reasons: bad
+// field, unknown meter, duplicate or void, future, too late, not undoable,
+// overflow; the first that applies wins.
 func (s *State) Fold(in Input, ev *usage.Event) Result {
 	s.Reject(in)
-	takers := s.all
-	if s.cfg.MeterMapped {
-		m, ok := s.meters[string(ev.Meter)]
-		if !ok {
-			return s.unknown()
-		}
-		takers = s.all[m : m+1]
+	if !s.gather(ev) {
+		return dead(usage.BadField)
 	}
-	if len(takers) == 0 {
+	if len(s.takings) == 0 {
 		return s.unknown()
 	}
 	var hash Hash
 	deduped := s.cfg.DedupeWindow > 0 && len(ev.ID) > 0
-	if deduped {
-		if hash = hashOf(ev.Client, ev.ID); s.dedupe.seen(hash, s.time) {
+	seen := false
+	switch {
+	case deduped:
+		hash = hashOf(ev.Client, ev.ID)
+		seen = s.dedupe.seen(hash, s.time)
+		if seen && !ev.Void || s.voids.seen(hash, s.time) {
 			return Result{Fate: Duplicate}
 		}
+	case ev.Void:
+		return dead(usage.MissingField) // nothing to know the event by
 	}
 	ahead := s.cfg.MaxFuture
 	if !ev.Time.Valid() && ev.Time > s.now || ev.Time > in.Timestamp.Add(ahead) && ev.Time > s.now.Add(ahead) {
-		return Result{Fate: DeadLettered, Reason: usage.Future}
+		return dead(usage.Future)
 	}
 	if !ev.Time.Valid() {
-		return Result{Fate: DeadLettered, Reason: usage.TooLate}
+		return dead(usage.TooLate)
 	}
 	period := s.periodOf(ev.Time)
 	if s.time >= period.End.Add(s.cfg.AllowedLateness) && period.End != usage.MaxTime {
-		return Result{Fate: DeadLettered, Reason: usage.TooLate}
+		return dead(usage.TooLate)
 	}
-	result, ok := s.count(in, ev, takers, period)
+	if ev.Void {
+		return s.void(in, ev, hash, seen, period)
+	}
+	result, ok := s.count(in, ev, period)
 	if !ok {
-		return Result{Fate: DeadLettered, Reason: usage.Overflow}
+		return dead(usage.Overflow)
 	}
 	if deduped {
 		s.dedupe.add(hash, s.time)
@@ -96,124 +100,197 @@ func (s *State) Fold(in Input, ev *usage.Event) Result {
 	return result
 }
 
+func dead(reason usage.Reason) Result { return Result{Fate: DeadLettered, Reason: reason} }
+
 func (s *State) unknown() Result {
 	if s.cfg.UnknownMeter == DeadLetterUnknown {
-		return Result{Fate: DeadLettered, Reason: usage.UnknownMeter}
+		return dead(usage.UnknownMeter)
 	}
 	return Result{Fate: Ignored}
 }
 
-// count adds the event to the counters of all takers, or to none where one
-// cannot hold it.
-func (s *State) count(in Input, ev *usage.Event, takers []int, period *usage.Period) (Result, bool) {
-	c := s.clients[string(ev.Client)]
-	result := Result{Late: s.time >= period.End}
-	for _, m := range takers {
-		if _, ok := s.sum(nil, m, ev); !ok {
-			return Result{}, false
-		}
-		if c == nil {
-			continue
-		}
-		if _, ok := s.sum(c.slots[m].find(ev.Time), m, ev); !ok {
-			return Result{}, false
-		}
-		for _, o := range c.own {
-			if o.meter != m {
-				continue
-			}
-			if k, _, fate := s.goesTo(o, ev.Time, period); fate == taken {
-				if _, ok := s.sum(k, m, ev); !ok {
-					return Result{}, false
-				}
-			}
+// void takes back the event with the id of ev, if it was counted; else the id
+// is remembered, and the event is not counted when it comes.
+func (s *State) void(in Input, ev *usage.Event, hash Hash, counted bool, period *usage.Period) Result {
+	for i := range s.takings {
+		switch s.cfg.Catalog.Meters[s.takings[i].meter].Aggregation {
+		case usage.Count, usage.Sum:
+		default:
+			return dead(usage.NotUndoable)
 		}
 	}
+	result := Result{}
+	if counted {
+		var ok bool
+		if result, ok = s.count(in, ev, period); !ok {
+			return dead(usage.Overflow)
+		}
+	}
+	s.voids.add(hash, s.time)
+	s.open.touched = true
+	result.Fate = Voided
+	return result
+}
+
+// target is a counter that an event is for.
+type target struct {
+	taking *taking
+	k      *counter // nil: it is to be made
+	own    *ownScope
+	apart  bool // it is of a combination of values, of group
+	over   bool // which is the overflow
+	group  *group
+}
+
+// count adds the event to the counters of all takers, or to none where one
+// cannot hold it.
+func (s *State) count(in Input, ev *usage.Event, period *usage.Period) (Result, bool) {
+	for i := range s.takings {
+		if !s.takings[i].fits {
+			return Result{}, false
+		}
+	}
+	c := s.clients[string(ev.Client)]
 	if c == nil {
 		c = s.clientOf(ev.Client)
 	}
-	for _, m := range takers {
-		k := c.slots[m].find(ev.Time)
-		if k == nil {
-			k = s.make(c, m, nil, period)
-		}
-		s.apply(k, in, ev)
-		for _, o := range c.own {
-			if o.meter != m {
-				continue
-			}
-			switch k, cut, fate := s.goesTo(o, ev.Time, period); fate {
-			case leftOut:
-				result.LeftOut++
-			case taken:
-				if k == nil {
-					made := cut // only what is made goes to the heap
-					k = s.make(c, m, o, &made)
-				}
-				s.apply(k, in, ev)
+	result := Result{Late: s.time >= period.End}
+	s.targets = s.targets[:0]
+	for i := range s.takings {
+		s.aim(c, &s.takings[i], ev.Time, period, &result)
+	}
+	for i := range s.targets {
+		if t := &s.targets[i]; t.k != nil {
+			if _, ok := s.after(t.k, t.taking, ev); !ok {
+				return Result{}, false
 			}
 		}
+	}
+	for i := range s.targets {
+		t := &s.targets[i]
+		if t.k == nil {
+			s.makeTarget(c, t, ev.Time, period)
+		}
+		s.apply(t.k, t.taking, in, ev)
 	}
 	s.emitAll()
 	return result, true
 }
 
-// ownFate is what an own scope does with an event.
-type ownFate uint8
-
-const (
-	notCovered ownFate = iota // it is none of the scope's
-	taken
-	leftOut // its period is too long past
-)
-
-// goesTo returns what o does with an event of time t, which lies in the default
-// period whole: the counter that takes it or, where that is nil, the period of
-// the one to be made.
-func (s *State) goesTo(o *ownScope, t usage.Time, whole *usage.Period) (k *counter, cut usage.Period, fate ownFate) {
-	if !o.live || t < o.from || t >= o.to || o.cutOnly && o.from <= whole.Start && whole.End <= o.to {
-		return nil, cut, notCovered
+// aim gathers the counters that an event of time at, in the default period
+// whole, is for.
+func (s *State) aim(c *client, t *taking, at usage.Time, whole *usage.Period, result *Result) {
+	family := &c.slots[t.meter]
+	s.targets = append(s.targets, target{taking: t, k: family.find(at)})
+	if len(t.values) > 0 {
+		s.key = s.views[t.meter].appendPer(s.key[:0], t.values)
+		g, over := s.place(family, t.meter, func() bool { return c.named(t.meter, t.values) })
+		s.targets = append(s.targets, target{taking: t, k: g.find(at), apart: true, over: over, group: g})
 	}
-	var end usage.Time
-	if k = o.find(t); k != nil {
-		end = k.period.End
-	} else {
-		cut, _ = o.periodAt(t)
-		end = cut.End
+	for _, o := range c.own {
+		if o.meter != t.meter || !o.covers(at, whole) || len(o.view.where) > 0 && !o.view.takes(t.values) {
+			continue
+		}
+		k := o.find(at)
+		if s.leftOut(o, k, at) {
+			result.LeftOut++
+			continue
+		}
+		s.targets = append(s.targets, target{taking: t, k: k, own: o})
+		if len(o.view.per) == 0 {
+			continue
+		}
+		s.key = o.view.appendPer(s.key[:0], t.values)
+		g, over := s.place(&o.family, t.meter, never)
+		s.targets = append(s.targets, target{taking: t, k: g.find(at), own: o, apart: true, over: over, group: g})
 	}
-	if end != usage.MaxTime && s.time >= end.Add(s.cfg.AllowedLateness) {
-		return nil, cut, leftOut
-	}
-	return k, cut, taken
 }
 
-// sum returns what k's total is after ev, k being nil for zero.
-func (s *State) sum(k *counter, meter int, ev *usage.Event) (usage.Quantity, bool) {
-	m := &s.cfg.Catalog.Meters[meter]
-	delta := usage.Quantity(1)
-	if m.Aggregation == usage.Sum {
-		var ok bool
-		if delta, ok = ev.Quantity.Quantity(m.Decimals); !ok {
-			return 0, false
+// covers tells whether o counts what happens at t, which lies in the default
+// period whole.
+func (o *ownScope) covers(t usage.Time, whole *usage.Period) bool {
+	return o.live && t >= o.from && t < o.to && (!o.cutOnly || o.from > whole.Start || whole.End > o.to)
+}
+
+// leftOut tells whether the period of o that t lies in is too long past. k is
+// its counter, or nil.
+func (s *State) leftOut(o *ownScope, k *counter, t usage.Time) bool {
+	var end usage.Time
+	if k != nil {
+		end = k.period.End
+	} else {
+		cut, _ := o.periodAt(t)
+		end = cut.End
+	}
+	return end != usage.MaxTime && s.time >= end.Add(s.cfg.AllowedLateness)
+}
+
+// makeTarget makes the counter of t, and the group that it is of.
+func (s *State) makeTarget(c *client, t *target, at usage.Time, whole *usage.Period) {
+	family, v, period := &c.slots[t.taking.meter], &s.views[t.taking.meter], whole
+	if t.own != nil {
+		cut, _ := t.own.periodAt(at)
+		family, v, period = &t.own.family, &t.own.view, &cut
+	}
+	if t.apart && t.group == nil {
+		t.group = v.newGroup(func(i int) string {
+			if t.over {
+				return usage.OverflowValue
+			}
+			return string(t.taking.values[i])
+		})
+		family.add(t.group)
+	}
+	t.k = s.make(c, t.taking.meter, t.own, t.group, period)
+}
+
+// after returns what k's total is after ev, and false where it leaves the
+// range. Of distinct values it is what it was.
+func (s *State) after(k *counter, t *taking, ev *usage.Event) (usage.Quantity, bool) {
+	switch s.cfg.Catalog.Meters[k.meter].Aggregation {
+	case usage.Max:
+		if k.events > 0 {
+			return max(k.total, t.amount), true
 		}
-	} else if m.Decimals > 0 {
-		delta, _ = usage.DecimalOf(1).Quantity(m.Decimals)
+		return t.amount, true
+	case usage.Min:
+		if k.events > 0 {
+			return min(k.total, t.amount), true
+		}
+		return t.amount, true
+	case usage.Latest:
+		if k.events > 0 && ev.Time < k.last {
+			return k.total, true
+		}
+		return t.amount, true
+	case usage.Unique:
+		return k.total, true
+	default:
+		if ev.Void {
+			return k.total.Add(-t.amount)
+		}
+		return k.total.Add(t.amount)
 	}
-	if k == nil {
-		return delta, true
-	}
-	return k.total.Add(delta)
 }
 
 // apply adds ev, which is known to fit, and gathers what limits tell of it.
-func (s *State) apply(k *counter, in Input, ev *usage.Event) {
-	after, _ := s.sum(k, k.meter, ev)
+func (s *State) apply(k *counter, t *taking, in Input, ev *usage.Event) {
 	s.touch(k)
 	before := k.total
-	k.total = after
-	k.events++
-	k.first, k.last = min(k.first, ev.Time), max(k.last, ev.Time)
-	if (after >= k.ceiling || after < k.floor) && k.seed.Complete() {
+	k.total, _ = s.after(k, t, ev)
+	if k.set != nil && t.valued {
+		k.set.add(t.hash)
+		if total, ok := usage.DecimalOf(k.set.size()).Quantity(s.cfg.Catalog.Meters[k.meter].Decimals); ok {
+			k.total = max(k.total, total) // an estimate may shrink, distinct values do not
+		}
+	}
+	if ev.Void {
+		k.events--
+	} else {
+		k.events++
+		k.first, k.last = min(k.first, ev.Time), max(k.last, ev.Time)
+	}
+	if (k.total >= k.ceiling || k.total < k.floor) && k.seed.Complete() {
 		s.judge(k, before, in, ev)
 	}
 }
@@ -245,6 +322,9 @@ func (s *State) usageCause(in Input, ev *usage.Event) *alerts.Cause {
 	cause := &alerts.Cause{
 		Kind: alerts.ByUsage, Topic: &s.cfg.Topic, Partition: &s.cfg.Partition, Offset: &offset, EventTime: &at,
 	}
+	if ev.Void {
+		cause.Kind = alerts.ByVoid
+	}
 	if len(ev.ID) > 0 {
 		id := string(ev.ID)
 		cause.EventID = &id
@@ -273,12 +353,7 @@ func (s *State) emitAll() {
 	if len(s.open.emits) == 0 {
 		return
 	}
-	slices.SortStableFunc(s.open.emits, func(a, b emission) int {
-		return cmp.Or(
-			cmp.Compare(a.contract, b.contract), cmp.Compare(a.order, b.order), cmp.Compare(a.limit, b.limit),
-			cmp.Compare(a.rank, b.rank), cmp.Compare(a.start, b.start),
-		)
-	})
+	slices.SortStableFunc(s.open.emits, func(a, b emission) int { return a.compare(&b.limitAt) })
 	for i := range s.open.emits {
 		if e := &s.open.emits[i]; e.withdrawn != nil {
 			s.withdraw(e.withdrawn, e.cause)
@@ -292,12 +367,17 @@ func (s *State) emitAll() {
 
 // boundLimit is a limit in force that judges a counter.
 type boundLimit struct {
-	contract *contracts.Contract
-	limit    *contracts.Limit
-	order    int // in the contract
+	contract   *contracts.Contract
+	limit      *contracts.Limit
+	place      int               // in the contract
+	per        map[string]string // the values that it judges the counter for, nil for all
+	dimensions string            // their canonical form
 }
 
 // at returns where in the order of limit events those of b and k stand.
 func (b *boundLimit) at(k *counter) limitAt {
-	return limitAt{contract: b.contract.ID, order: b.order, limit: b.limit.ID, rank: 1, start: k.period.Start}
+	return limitAt{
+		contract: b.contract.ID, place: b.place, inForce: 1, limit: b.limit.ID, rank: 1,
+		dimensions: b.dimensions, start: k.period.Start,
+	}
 }

@@ -13,13 +13,19 @@ import (
 // are in canonical form.
 type limitID struct{ contract, limit, dimensions, period string }
 
-// noDimensions is the canonical form of no per values.
-const noDimensions = "{}"
+// canonical returns the form of per values in a limitID.
+func canonical(per map[string]string) string {
+	if len(per) == 0 {
+		return "{}"
+	}
+	return string(usage.AppendCanonicalMap(nil, per))
+}
 
 // limitState is what one limit has told in one period. It is made by the
 // first limit event.
 type limitState struct {
 	id     limitID
+	per    map[string]string // id.dimensions
 	client *client
 	txn    int64
 	undo   int32
@@ -32,7 +38,9 @@ type limitState struct {
 type limitValue struct {
 	meter       string
 	scope       Scope
+	where       map[string]string // with per, the dimensions of the counter
 	period      usage.Period
+	place       int // in the contract
 	revision    int64
 	value       usage.Quantity
 	decimals    int
@@ -41,6 +49,7 @@ type limitValue struct {
 	sequence    int64
 	closed      bool
 	last        *alerts.Event
+	told        []Telling // the last ones
 }
 
 type undoLimit struct {
@@ -52,11 +61,20 @@ type undoLimit struct {
 
 // limitAt orders what one cause does to several limits.
 type limitAt struct {
-	contract string
-	order    int // in the contract, -1 where the limit is gone from it
-	limit    string
-	rank     int // 0 for what is withdrawn
-	start    usage.Time
+	contract   string
+	place      int // in the contract; where the limit is gone from it, the last one
+	inForce    int // 0 for a limit that is gone, else 1
+	limit      string
+	rank       int    // 0 for what is withdrawn
+	dimensions string // the per values
+	start      usage.Time
+}
+
+func (a *limitAt) compare(b *limitAt) int {
+	return cmp.Or(
+		cmp.Compare(a.contract, b.contract), cmp.Compare(a.place, b.place), cmp.Compare(a.inForce, b.inForce),
+		cmp.Compare(a.limit, b.limit), cmp.Compare(a.rank, b.rank), cmp.Compare(a.dimensions, b.dimensions), cmp.Compare(a.start, b.start),
+	)
 }
 
 // emission is what one cause does to one limit: either all that stands is
@@ -83,7 +101,7 @@ type StateChange struct {
 }
 
 func (b *boundLimit) id(period string) limitID {
-	return limitID{contract: b.contract.ID, limit: b.limit.ID, dimensions: noDimensions, period: period}
+	return limitID{contract: b.contract.ID, limit: b.limit.ID, dimensions: b.dimensions, period: period}
 }
 
 // touchLimit notes the value of l before the open transaction changes it.
@@ -103,7 +121,7 @@ func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 	if ok && !l.fading {
 		s.touchLimit(l)
 	} else {
-		l = &limitState{id: id, client: k.client}
+		l = &limitState{id: id, per: b.per, client: k.client}
 		s.limits[id] = l
 		k.client.limits = append(k.client.limits, l)
 		s.touchLimit(l)
@@ -113,7 +131,7 @@ func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 	if l.period != *k.period || l.scope != k.scope {
 		l.closed = false
 	}
-	l.meter, l.scope, l.period = b.limit.MeterName, k.scope, *k.period
+	l.meter, l.scope, l.where, l.period, l.place = b.limit.MeterName, k.scope, b.limit.Where, *k.period, b.place
 	l.revision, l.value, l.decimals, l.enforcement = b.contract.Revision, b.limit.Value, b.limit.Decimals, b.limit.Enforcement
 	return l
 }
@@ -155,9 +173,7 @@ func (s *State) emit(e *emission) {
 		event.UsageBefore, event.UsageAfter = e.before.Format(l.decimals), k.total.Format(l.decimals)
 		event.Utilization = usage.Utilization(k.total, l.value)
 		event.Seeded = k.seed.Events > 0
-		if !e.silent {
-			s.open.events = append(s.open.events, event)
-		}
+		s.note(l, event, e.silent)
 	}
 	s.show(l)
 }
@@ -197,12 +213,16 @@ func hasLabel(thresholds []contracts.Threshold, label string) bool {
 // tell numbers the next limit event of l and returns it, but for the totals.
 func (s *State) tell(l *limitState, kind alerts.EventKind, passed []contracts.Threshold, cause *alerts.Cause) *alerts.Event {
 	l.sequence++
+	dimensions := l.per
+	if dimensions == nil {
+		dimensions = map[string]string{}
+	}
 	event := &alerts.Event{
 		ID: alerts.Identity{
 			ApplicationID: s.cfg.ApplicationID, Contract: l.id.contract, Limit: l.id.limit,
-			Dimensions: nil, Period: l.id.period, Sequence: l.sequence,
+			Dimensions: l.per, Period: l.id.period, Sequence: l.sequence,
 		}.ID(),
-		Kind: kind, Client: l.client.name, Meter: l.meter, Dimensions: map[string]string{},
+		Kind: kind, Client: l.client.name, Meter: l.meter, Dimensions: dimensions,
 		Contract: l.id.contract, ContractRevision: l.revision, LimitID: l.id.limit,
 		Limit: l.value.Format(l.decimals), Enforcement: l.enforcement,
 		Thresholds: alerts.Show(passed, l.decimals), Highest: passed[len(passed)-1].Label,
@@ -212,6 +232,22 @@ func (s *State) tell(l *limitState, kind alerts.EventKind, passed []contracts.Th
 	}
 	l.last = event
 	return event
+}
+
+// note puts event, which is whole now, where it is told and remembered.
+func (s *State) note(l *limitState, event *alerts.Event, silent bool) { //revive:disable-line:flag-parameter // it is a fact about the event
+	if !silent {
+		s.open.events = append(s.open.events, event)
+	}
+	told := l.told[max(0, len(l.told)-MaxTold+1):]
+	labels := make([]string, 0, len(event.Thresholds))
+	for _, t := range event.Thresholds {
+		labels = append(labels, t.Threshold)
+	}
+	l.told = append(slices.Clone(told), Telling{
+		Sequence: event.Sequence, Kind: event.Kind, Labels: labels, Before: event.UsageBefore, After: event.UsageAfter,
+		Revision: event.ContractRevision, Cause: event.Cause, Late: event.Late, Silent: silent,
+	})
 }
 
 // show brings limit-state in line with l, where l's period is the current one.
@@ -241,7 +277,7 @@ func (l *limitState) current() *alerts.Event {
 
 func (s *State) setState(l *limitState, event *alerts.Event) {
 	s.open.states = append(s.open.states, StateChange{
-		Key: alerts.StateKey(l.id.contract, l.id.limit, nil), Client: l.client.name, Event: event,
+		Key: alerts.StateKey(l.id.contract, l.id.limit, l.per), Client: l.client.name, Event: event,
 	})
 	s.open.touched = true
 }
@@ -262,7 +298,7 @@ func (s *State) reset(l *limitState, successor *limitState) {
 		event.UsageBefore = k.total.Format(l.decimals)
 		event.Seeded = k.seed.Events > 0
 	}
-	s.open.events = append(s.open.events, event)
+	s.note(l, event, false)
 	if successor != nil {
 		s.setState(l, successor.current())
 		return
@@ -271,11 +307,11 @@ func (s *State) reset(l *limitState, successor *limitState) {
 }
 
 // inForce returns the limit in force that l's events are of, or nil.
-func (s *State) inForce(l *limitState) *boundLimit {
+func (s *State) inForce(l *limitState) *term {
 	for i := range l.client.terms {
 		t := &l.client.terms[i]
 		if t.contract.ID == l.id.contract && t.limit.ID == l.id.limit {
-			return &boundLimit{contract: t.contract, limit: t.limit, order: i}
+			return t
 		}
 	}
 	return nil
@@ -283,10 +319,12 @@ func (s *State) inForce(l *limitState) *boundLimit {
 
 // counterOf returns the counter that l judges, or nil.
 func (s *State) counterOf(l *limitState) *counter {
-	for k := range l.client.counters() {
-		if !k.dying && k.scope == l.scope && k.period.ID == l.id.period && s.cfg.Catalog.Meters[k.meter].Name == l.meter {
-			return k
-		}
+	m, ok := s.meters[l.meter]
+	if !ok {
+		return nil
+	}
+	if slot := s.slotOf(l.client, m, l.scope, union(l.where, l.per)); slot != nil {
+		return slot.of(l.id.period)
 	}
 	return nil
 }

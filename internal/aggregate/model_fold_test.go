@@ -51,11 +51,10 @@ func (m *model) resets(due usage.Time) {
 		}
 	}
 	place := func(key toldKey) int {
-		terms := m.termsOf(m.told[key].client)
-		if t := termOf(terms, key); t != nil {
+		if t := termOf(m.termsOf(m.told[key].client), key); t != nil {
 			return t.order
 		}
-		return len(terms)
+		return m.told[key].place
 	}
 	slices.SortFunc(keys, func(a, b toldKey) int {
 		return cmp.Or(cmp.Compare(m.told[a].client, m.told[b].client), cmp.Compare(a.contract, b.contract),

@@ -131,10 +131,10 @@ func (m *model) withdrawals(client string) (list []modelEmission) {
 			m.told[key] = l
 			continue
 		}
-		e := modelEmission{withdrawn: &key, order: -1, counter: modelCounter{period: l.period}}
+		e := modelEmission{withdrawn: &key, order: 2 * l.place, counter: modelCounter{period: l.period}}
 		revision := l.revision
 		if t := termOf(m.termsOf(client), key); t != nil {
-			e.order, revision = t.order, t.contract.Revision
+			e.order, revision = 2*t.order+1, t.contract.Revision
 		} else if changes, _ := m.table.ChangesSince(m.version - 1); m.taken && len(changes) > 0 && changes[0].ID == key.contract {
 			revision = changes[0].Revision
 		} else if entry, ok := m.table.Entry(key.contract); ok && entry.Contract != nil {

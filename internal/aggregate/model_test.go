@@ -68,6 +68,7 @@ type told struct {
 	sequence int64
 	closed   bool
 	last     alerts.Event
+	place    int // in the contract, the last time it told something
 }
 
 // modelCounter is any counter, as the model finds it.
@@ -164,13 +165,13 @@ func (m *model) expiry(p usage.Period, schedule usage.Schedule) usage.Time {
 type modelTerm struct {
 	contract *contracts.Contract
 	limit    *contracts.Limit
-	order    int
+	order    int // in the contract
 }
 
 func (m *model) termsOf(client string) (terms []modelTerm) {
 	for _, c := range m.terms[client] {
 		for i := range c.Limits {
-			terms = append(terms, modelTerm{c, &c.Limits[i], len(terms)})
+			terms = append(terms, modelTerm{c, &c.Limits[i], i})
 		}
 	}
 	return terms
@@ -222,7 +223,7 @@ func (e *modelEmission) key() (contract string, order int, limit string, rank in
 	if e.withdrawn != nil {
 		return e.withdrawn.contract, e.order, e.withdrawn.limit, 0, e.counter.period.Start
 	}
-	return e.term.contract.ID, e.term.order, e.term.limit.ID, 1, e.counter.period.Start
+	return e.term.contract.ID, 2*e.term.order + 1, e.term.limit.ID, 1, e.counter.period.Start
 }
 
 func (m *model) emitAll(list []modelEmission) {
@@ -248,7 +249,7 @@ func (m *model) emit(e modelEmission) {
 	}
 	l.client, l.meter, l.decimals = e.counter.client, e.term.limit.MeterName, e.term.limit.Decimals
 	l.scope, l.period, l.limit = e.counter.scope, e.counter.period, e.term.limit.Value
-	l.revision, l.enforced = e.term.contract.Revision, e.term.limit.Enforcement
+	l.revision, l.enforced, l.place = e.term.contract.Revision, e.term.limit.Enforcement, e.term.order
 	for _, cleared := range [][]contracts.Threshold{e.cleared, e.crossed} {
 		if len(cleared) == 0 {
 			continue

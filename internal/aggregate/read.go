@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/meterd/meterd/internal/contracts"
@@ -74,16 +75,16 @@ func (s *State) View(name string, sel Selection) View {
 	}
 	for m := range c.slots {
 		if meter := s.cfg.Catalog.Meters[m].Name; sel.Meter == "" || sel.Meter == meter {
-			s.viewFamily(&v, c.slots[m].all(), s.cfg.Catalog.Schedule, nil, sel)
+			s.viewFamily(&v, &c.slots[m], s.cfg.Catalog.Schedule, nil, sel)
 		}
 	}
 	for _, o := range c.own {
 		if meter := s.cfg.Catalog.Meters[o.meter].Name; sel.Meter == "" || sel.Meter == meter {
-			s.viewFamily(&v, o.counters, o.schedule, o, sel)
+			s.viewFamily(&v, &o.family, o.schedule, o, sel)
 		}
 	}
 	for i := range c.terms {
-		v.Limits = append(v.Limits, s.viewLimit(c, &c.terms[i]))
+		s.viewLimits(&v, c, &c.terms[i])
 	}
 	for _, k := range v.Counters {
 		v.Complete = v.Complete && k.Seed.Complete()
@@ -112,16 +113,21 @@ func (s *State) awaits(c *client, sel Selection) bool {
 	return false
 }
 
-func (l *slot) all() []*counter {
-	if l.last == nil {
-		return nil
+// viewFamily adds the counters of the selected period.
+func (s *State) viewFamily(v *View, f *family, schedule usage.Schedule, own *ownScope, sel Selection) {
+	s.viewSlot(v, &f.slot, schedule, own, sel)
+	from := len(v.Counters)
+	for _, g := range f.list {
+		s.viewSlot(v, &g.slot, schedule, own, sel)
 	}
-	return append([]*counter{l.last}, l.rest...)
+	slices.SortFunc(v.Counters[from:], func(a, b CounterView) int {
+		return cmp.Compare(canonical(a.Dimensions), canonical(b.Dimensions))
+	})
 }
 
-// viewFamily adds the selected period of counters that differ in their period
+// viewSlot adds the selected period of counters that differ in their period
 // alone.
-func (s *State) viewFamily(v *View, family []*counter, schedule usage.Schedule, own *ownScope, sel Selection) {
+func (s *State) viewSlot(v *View, l *slot, schedule usage.Schedule, own *ownScope, sel Selection) {
 	var some *counter
 	var found bool
 	current := s.committed.Time
@@ -136,9 +142,9 @@ func (s *State) viewFamily(v *View, family []*counter, schedule usage.Schedule, 
 		}
 		wanted = p.ID
 	}
-	for _, k := range family {
+	for _, k := range l.all() {
 		value, ok := s.valueOf(k)
-		if !ok {
+		if !ok || !sel.takes(k.dims()) {
 			continue
 		}
 		some = k
@@ -161,13 +167,23 @@ func (s *State) viewFamily(v *View, family []*counter, schedule usage.Schedule, 
 	}
 	zero := counterValue{period: &period, first: usage.MaxTime, last: usage.MinTime, seed: Seed{State: SeedNone}}
 	if s.cfg.History {
-		zero.seed = Seed{State: SeedExact, Boundary: s.birth.Boundary}
+		zero.seed = s.exact(s.birth.Boundary, s.birth.BoundaryTime)
 		if !v.Known {
 			zero.seed.State = SeedPending
 		}
 	}
-	k := &counter{client: some.client, meter: some.meter, scope: some.scope, own: some.own, counterValue: zero}
+	k := &counter{client: some.client, meter: some.meter, scope: some.scope, own: some.own, group: some.group, counterValue: zero}
 	v.Counters = append(v.Counters, s.viewCounter(k, zero))
+}
+
+// takes tells whether sel selects a counter of dims.
+func (sel *Selection) takes(dims map[string]string) bool {
+	for name, value := range sel.Dimensions {
+		if have, ok := dims[name]; !ok || have != value {
+			return false
+		}
+	}
+	return true
 }
 
 // valueOf returns what was committed of k, and false where nothing was.
@@ -182,50 +198,112 @@ func (s *State) valueOf(k *counter) (counterValue, bool) {
 func (s *State) viewCounter(k *counter, value counterValue) CounterView {
 	m := &s.cfg.Catalog.Meters[k.meter]
 	view := CounterView{
-		Meter: m.Name, Decimals: m.Decimals, Scope: k.scope, Period: *value.period, Total: value.total,
+		Meter: m.Name, Dimensions: k.dims(), Decimals: m.Decimals, Scope: k.scope, Period: *value.period, Total: value.total,
 		Events: value.events, First: value.first, Last: value.last, Seed: value.seed,
+		Estimated: k.set != nil && k.set.estimated(),
 	}
+	at := *k
+	at.counterValue = value
 	for i := range k.client.terms {
-		if t := &k.client.terms[i]; t.limit.Meter == k.meter && s.judges(t, k) {
+		if t := &k.client.terms[i]; t.limit.Meter == k.meter && s.judges(t, &at) {
 			view.Limits = append(view.Limits, LimitRef{Contract: t.contract.ID, Limit: t.limit.ID})
 		}
 	}
 	return view
 }
 
-func (s *State) viewLimit(c *client, t *term) LimitView {
+// viewLimits adds a limit: once or, where values have it each for itself, for
+// every value that is known of.
+func (s *State) viewLimits(v *View, c *client, t *term) {
 	at := max(s.committed.Time, t.contract.StartsAt)
 	if at >= t.contract.EndsAt {
 		at = t.contract.EndsAt - 1
 	}
 	period := t.limit.Schedule.At(at).Cut(t.contract.StartsAt, t.contract.EndsAt)
-	view := LimitView{
-		Contract: t.contract, Limit: t.limit, Period: period, Seed: Seed{State: SeedNone},
-		Ended: s.committed.Time >= t.contract.EndsAt,
+	if len(t.view.per) == 0 {
+		v.Limits = append(v.Limits, s.viewLimit(c, t, period, nil))
+		return
 	}
-	for k := range c.counters() {
-		if k.meter != t.limit.Meter || k.period.ID != period.ID || !s.judges(t, k) {
+	seen := map[string]bool{}
+	from := len(v.Limits)
+	for _, scope := range []Scope{{}, t.scope} {
+		f := c.family(t.limit.Meter, scope)
+		if f == nil || scope.Default() && !t.shared {
 			continue
 		}
-		value, ok := s.valueOf(k)
-		switch {
-		case ok:
-			view.Total, view.Seed, view.Period = value.total, value.seed, *value.period
-		case !k.seed.Complete() || k.own != nil && k.own.cutOnly:
-			// It is about to be committed with what zero would hide: history that
-			// is pending, or the total of another counter.
-			view.Seed.State = SeedPending
+		for _, g := range f.list {
+			if g.over || !t.view.takesDims(g.dims) || !s.committedAny(g) {
+				continue
+			}
+			per := t.view.perOf(g.dims)
+			if id := canonical(per); !seen[id] {
+				seen[id] = true
+				v.Limits = append(v.Limits, s.viewLimit(c, t, period, per))
+			}
 		}
 	}
-	id := limitID{contract: t.contract.ID, limit: t.limit.ID, dimensions: noDimensions, period: period.ID}
+	slices.SortFunc(v.Limits[from:], func(a, b LimitView) int {
+		return cmp.Compare(canonical(a.Dimensions), canonical(b.Dimensions))
+	})
+}
+
+// committedAny tells whether a counter of g was committed.
+func (s *State) committedAny(g *group) bool {
+	return slices.ContainsFunc(g.all(), func(k *counter) bool {
+		_, ok := s.valueOf(k)
+		return ok
+	})
+}
+
+func (s *State) viewLimit(c *client, t *term, period usage.Period, per map[string]string) LimitView {
+	view := LimitView{
+		Contract: t.contract, Limit: t.limit, Dimensions: per, Period: period, Seed: Seed{State: SeedNone},
+		Ended: s.committed.Time >= t.contract.EndsAt,
+	}
+	for _, scope := range []Scope{{}, t.scope} {
+		s.viewTotal(&view, c, t, scope)
+	}
+	id := limitID{contract: t.contract.ID, limit: t.limit.ID, dimensions: canonical(per), period: period.ID}
 	if l, ok := s.limits[id]; ok {
 		value := l.limitValue
 		if l.txn == s.open.id {
 			value = s.open.limits[l.undo].before
 		}
-		view.Standing = value.standing
+		view.Standing, view.Told = value.standing, value.told
 	}
 	return view
+}
+
+// viewTotal adds to view what its counter of that scope has, if there is one.
+func (s *State) viewTotal(view *LimitView, c *client, t *term, scope Scope) {
+	f := c.family(t.limit.Meter, scope)
+	if f == nil {
+		return
+	}
+	slot := s.slotOf(c, t.limit.Meter, scope, union(t.limit.Where, view.Dimensions))
+	var k *counter
+	if slot != nil {
+		k = slot.of(view.Period.ID)
+	}
+	if k == nil {
+		// The answer that the total waits for may have this combination.
+		if all := f.of(view.Period.ID); all != nil && !all.seed.Complete() && (!scope.Default() || t.shared) {
+			view.Seed.State = SeedPending
+		}
+		return
+	}
+	if !s.judges(t, k) {
+		return
+	}
+	value, ok := s.valueOf(k)
+	switch {
+	case ok:
+		view.Total, view.Seed, view.Period = value.total, value.seed, *value.period
+	case !k.seed.Complete() || k.own != nil && k.own.cutOnly:
+		// It is about to be committed with what zero would hide: history that
+		// is pending, or the total of another counter.
+		view.Seed.State = SeedPending
+	}
 }
 
 // Clients returns up to limit names of clients that have counters, after the

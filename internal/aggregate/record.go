@@ -136,6 +136,7 @@ const (
 	LimitKind    = "limit"
 	PositionKind = "position"
 	DedupeKind   = "dedupe"
+	VoidKind     = "void" // a DedupeRecord of voids
 )
 
 // AppendCounterKey appends the changelog key of r.
@@ -153,9 +154,16 @@ func (s Scope) appendKey(dst []byte) []byte {
 	if s.Default() {
 		return append(dst, '{', '}')
 	}
-	return usage.AppendCanonicalMap(dst, map[string]string{
+	m := map[string]string{
 		"contract": s.Contract, "period": string(s.Kind), "timezone": s.Timezone, "starts_at": s.StartsAt.String(),
-	})
+	}
+	if s.Where != "" {
+		m["where"] = s.Where
+	}
+	if s.Per != "" {
+		m["per"] = s.Per
+	}
+	return usage.AppendCanonicalMap(dst, m)
 }
 
 // Key returns the changelog key of r.
@@ -176,6 +184,9 @@ func PositionKey(partition int32) string {
 // Key returns the changelog key of r.
 func (r *DedupeRecord) Key() string {
 	dst := append(make([]byte, 0, 64), `["dedupe",`...)
+	if r.Void {
+		dst = append(dst[:0], `["void",`...)
+	}
 	dst = append(usage.AppendCanonicalString(dst, r.Bucket.String()), ',')
 	dst = append(strconv.AppendInt(dst, r.Offset, 10), ',')
 	dst = strconv.AppendInt(dst, int64(r.Piece), 10)

@@ -1,37 +1,28 @@
 package aggregate
 
 import (
+	"maps"
 	"slices"
 
-	"github.com/meterd/meterd/internal/contracts"
 	"github.com/meterd/meterd/internal/usage"
 )
 
-// scopeOf returns the scope of the counters that limit has of its own, where
-// it has any.
-func scopeOf(contract *contracts.Contract, limit *contracts.Limit) Scope {
-	return Scope{
-		Contract: contract.ID, Kind: limit.Schedule.Kind,
-		Timezone: limit.Schedule.Zone.String(), StartsAt: contract.StartsAt,
-	}
-}
-
-func (s *State) bindScope(c *client, contract *contracts.Contract, limit *contracts.Limit, since int64) {
-	o := c.scope(scopeOf(contract, limit), limit.Meter)
+func (s *State) bindScope(c *client, t *term, since int64) {
+	contract := t.contract
+	o := c.scope(t.scope, t.limit.Meter)
 	if o == nil {
-		standard := limit.Schedule.Equal(s.cfg.Catalog.Schedule)
-		if standard && s.uncut(limit.Schedule, contract.StartsAt) && s.uncut(limit.Schedule, contract.EndsAt) {
+		if t.shared && s.uncut(t.limit.Schedule, contract.StartsAt) && s.uncut(t.limit.Schedule, contract.EndsAt) {
 			return
 		}
-		o = s.addScope(c, scopeOf(contract, limit), limit.Meter)
+		o = s.addScope(c, t.scope, t.limit.Meter, t.view)
 	}
 	horizon := s.now.Add(s.cfg.MaxFuture + earlyMargin)
 	if o.lead == 0 || o.cutOnly && o.to != contract.EndsAt || o.to < contract.EndsAt && o.to <= horizon {
 		// What came after the old end, or in periods that are only now cut, was
 		// passed over.
-		o.lead, o.since = horizon, since
+		o.lead, o.since, o.asOf = horizon, since, s.time
 	}
-	o.schedule, o.live = limit.Schedule, true
+	o.schedule, o.live = t.limit.Schedule, true
 	o.from, o.to = contract.StartsAt, contract.EndsAt
 }
 
@@ -53,8 +44,8 @@ func (c *client) scope(scope Scope, meter int) *ownScope {
 	return nil
 }
 
-func (s *State) addScope(c *client, scope Scope, meter int) *ownScope {
-	o := &ownScope{scope: scope, meter: meter, cutOnly: s.standard(scope)}
+func (s *State) addScope(c *client, scope Scope, meter int, v view) *ownScope {
+	o := &ownScope{scope: scope, meter: meter, view: v, dims: v.required(), cutOnly: s.standard(scope) && v.standard()}
 	c.own = append(c.own, o)
 	return o
 }
@@ -66,7 +57,12 @@ func (s *State) addScope(c *client, scope Scope, meter int) *ownScope {
 // where that end is gone: it gets the whole period, and the default counter
 // stands for it until the period is cut again.
 func (s *State) recut(o *ownScope) {
-	for _, k := range o.counters {
+	var counters []*counter
+	o.each(func(k *counter) bool {
+		counters = append(counters, k)
+		return true
+	})
+	for _, k := range counters {
 		if k.dying {
 			continue
 		}
@@ -87,10 +83,10 @@ func (s *State) recut(o *ownScope) {
 		s.touch(k)
 		idle := o.cutOnly && *k.period == whole
 		k.period = &cut
-		if idle && !s.inherit(k, k.client.slots[k.meter].find(whole.Start)) && s.cfg.History {
-			k.total, k.events, k.first, k.last = 0, 0, usage.MaxTime, usage.MinTime
-			k.seed = Seed{State: SeedPending, Boundary: s.position}
-			s.open.asks = append(s.open.asks, askFor(k, s.position))
+		if idle && !s.inherit(k, s.standIns(k.client, o, k.group, whole.Start)) && s.cfg.History {
+			s.blank(k)
+			k.seed = s.pending(s.position, s.time)
+			s.open.asks = append(s.open.asks, askFor(k))
 		}
 		if at := s.expiry(k); at != usage.MaxTime {
 			s.timers.at(at).counters = append(s.timers.at(at).counters, k)
@@ -105,35 +101,99 @@ func (s *State) adopt(c *client, o *ownScope) {
 	if !o.live || !o.cutOnly {
 		return
 	}
-	for _, whole := range c.slots[o.meter].all() {
+	standard := &c.slots[o.meter]
+	for _, whole := range standard.all() { // there is one wherever there is one of a combination
 		cut, ok := o.periodAt(whole.period.Start)
 		if whole.dying || !ok || cut.Start != whole.period.Start || s.time >= cut.End {
 			continue
 		}
-		if slices.ContainsFunc(o.counters, func(k *counter) bool { return !k.dying && k.period.ID == cut.ID }) {
+		if o.of(cut.ID) == nil {
+			s.adoptOne(c, o, nil, whole.period.Start, &cut)
+		}
+		if len(o.view.per) == 0 {
 			continue
 		}
-		asks := len(s.open.asks)
-		k := s.make(c, o.meter, o, &cut)
-		if s.inherit(k, whole) {
-			s.open.asks = s.open.asks[:asks]
+		for _, g := range slices.Clone(standard.list) {
+			if g.of(whole.period.ID) == nil || !o.view.takesDims(g.dims) || g.over {
+				continue
+			}
+			key, _ := o.view.keyOfDims(g.dims)
+			own := o.groups[key]
+			if own == nil {
+				own = o.view.newGroup(func(i int) string { return g.dims[o.view.names[i].Name] })
+				o.add(own)
+			}
+			if own.of(cut.ID) == nil {
+				s.adoptOne(c, o, own, whole.period.Start, &cut)
+			}
 		}
 	}
 }
 
-// inherit gives k, whose period is cut from now on, the total of whole, the default
-// counter of the same period. Where history is there to be asked it returns
-// false unless whole has counted just what k is to count; without, what whole
-// has is the best that is known.
-func (s *State) inherit(k, whole *counter) bool {
-	if whole == nil {
+func (s *State) adoptOne(c *client, o *ownScope, g *group, start usage.Time, period *usage.Period) {
+	asks := len(s.open.asks)
+	if k := s.make(c, o.meter, o, g, period); s.inherit(k, s.standIns(c, o, g, start)) {
+		s.open.asks = s.open.asks[:asks]
+	}
+}
+
+// standIns returns the default counters of the period that begins at start
+// which have counted, together, what one of o's counters, of group g, counts.
+func (s *State) standIns(c *client, o *ownScope, g *group, start usage.Time) []*counter {
+	standard := &c.slots[o.meter]
+	var all []*counter
+	add := func(k *counter) {
+		if k != nil {
+			all = append(all, k)
+		}
+	}
+	switch {
+	case len(o.view.where)+len(o.view.per) == 0:
+		add(standard.find(start))
+	default:
+		for _, other := range standard.list {
+			if o.view.takesDims(other.dims) && (g == nil || maps.Equal(g.dims, other.dims)) {
+				add(other.find(start))
+			}
+		}
+	}
+	return all
+}
+
+// inherit gives k, whose period is cut from now on, what wholes, default
+// counters of the same period, have counted together. Where history is there
+// to be asked it returns false unless that is just what k is to count; without,
+// what they have is the best that is known.
+func (s *State) inherit(k *counter, wholes []*counter) bool {
+	if len(wholes) == 0 {
 		return false
 	}
-	if s.cfg.History && (!whole.seed.Complete() || whole.last >= k.period.End) {
-		return false
+	for _, whole := range wholes {
+		if s.cfg.History && (!whole.seed.Complete() || whole.last >= k.period.End) {
+			return false
+		}
 	}
-	k.total, k.events, k.first, k.last, k.seed = whole.total, whole.events, whole.first, whole.last, whole.seed
+	s.blank(k)
+	k.seed = wholes[0].seed
+	var all part
+	for i, whole := range wholes {
+		p := partOf(whole)
+		all.join(&p)
+		if i > 0 {
+			k.seed.Events += whole.seed.Events
+			k.seed.Usage, _ = k.seed.Usage.Add(whole.seed.Usage)
+		}
+	}
+	s.include(k, &all)
 	return true
+}
+
+// blank makes k, which was touched, a counter of nothing.
+func (s *State) blank(k *counter) {
+	k.total, k.events, k.first, k.last = 0, 0, usage.MaxTime, usage.MinTime
+	if k.set != nil {
+		k.set = newDistinct()
+	}
 }
 
 // ensure makes the counters that c's limits need in the current period, where
@@ -149,20 +209,20 @@ func (s *State) ensure(c *client) {
 		if own := c.ownOf(&t); own != nil {
 			if period, ok := own.periodAt(s.time); ok {
 				if own.find(s.time) == nil {
-					s.make(c, own.meter, own, &period)
+					s.make(c, own.meter, own, nil, &period)
 				}
 				continue
 			}
 		}
 		if c.slots[t.limit.Meter].find(s.time) == nil {
-			s.make(c, t.limit.Meter, nil, s.periodOf(s.time))
+			s.make(c, t.limit.Meter, nil, nil, s.periodOf(s.time))
 		}
 	}
 }
 
 // ownOf returns the own scope that t uses in some periods, or nil.
 func (c *client) ownOf(t *term) *ownScope {
-	if o := c.scope(scopeOf(t.contract, t.limit), t.limit.Meter); o != nil && o.live {
+	if o := c.scope(t.scope, t.limit.Meter); o != nil && o.live {
 		return o
 	}
 	return nil

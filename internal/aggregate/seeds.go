@@ -2,10 +2,8 @@ package aggregate
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
-	"github.com/meterd/meterd/internal/alerts"
 	"github.com/meterd/meterd/internal/usage"
 )
 
@@ -40,35 +38,87 @@ const earlyMargin = time.Hour
 // ErrSeedOverflow is returned when a seed would take a total out of range.
 var ErrSeedOverflow = errors.New("seed takes the total out of range")
 
-// seedFor returns what k, which is new, knows of history, and asks for what it
-// does not know.
-func (s *State) seedFor(k *counter, boundary int64) Seed {
+// seedFor returns what k, which is new and not yet among its client's
+// counters, knows of history, and asks for what it does not know. One answer
+// serves the counters of all meters and combinations of a scope and period.
+func (s *State) seedFor(k *counter) Seed {
 	if !s.cfg.History {
 		return Seed{State: SeedNone}
 	}
-	seed := Seed{State: SeedExact, Boundary: boundary}
-	if boundary == 0 || s.afterHistory(k) {
-		return seed
+	boundary, at := s.birth.Boundary, s.birth.BoundaryTime
+	if k.own != nil {
+		boundary, at = k.own.since, k.own.asOf
 	}
-	for other := range k.client.counters() {
-		if other == k || other.scope != k.scope || other.period.ID != k.period.ID || other.seed.Boundary != boundary {
+	exact := s.exact(boundary, at)
+	if boundary == 0 || s.afterHistory(k) {
+		exact.State = SeedExact // nothing can lie before
+		return exact
+	}
+	if k.group != nil {
+		if all := k.family().of(k.period.ID); all != nil && all.seed.Boundary == boundary {
+			if !all.seed.Complete() {
+				return s.pending(boundary, at) // the answer that it waits for has this combination too
+			}
+			return exact // the answer that it got had nothing of this combination
+		}
+	}
+	for _, other := range s.siblings(k) {
+		if other.seed.Boundary != boundary {
 			continue
 		}
 		if !other.seed.Complete() {
-			seed.State = SeedPending // the answer that it waits for has this meter too
-			return seed
+			return s.pending(boundary, at)
 		}
 		if k.own == nil {
-			return seed // the answer that it got had nothing of this meter
+			return exact
 		}
 	}
-	seed.State = SeedPending
-	s.open.asks = append(s.open.asks, askFor(k, boundary))
+	seed := s.pending(boundary, at)
+	k.seed = seed
+	s.open.asks = append(s.open.asks, askFor(k))
 	return seed
 }
 
-func askFor(k *counter, boundary int64) Ask {
-	return Ask{Client: k.client.name, Scope: k.scope, Period: *k.period, Boundary: boundary}
+// siblings returns the counters of no combination that are k's but for their
+// meter.
+func (s *State) siblings(k *counter) (all []*counter) {
+	add := func(f *family) {
+		if other := f.of(k.period.ID); other != nil && other != k {
+			all = append(all, other)
+		}
+	}
+	if k.own == nil {
+		for m := range k.client.slots {
+			add(&k.client.slots[m])
+		}
+		return all
+	}
+	for _, o := range k.client.own {
+		if o.scope == k.scope {
+			add(&o.family)
+		}
+	}
+	return all
+}
+
+// exact is the seed of a counter of which history knows nothing, or has said
+// all.
+func (s *State) exact(boundary int64, at usage.Time) Seed {
+	seed := Seed{State: SeedExact, Boundary: boundary}
+	if s.cfg.Bounded {
+		seed.State, seed.Cut = SeedBounded, at
+	}
+	return seed
+}
+
+func (s *State) pending(boundary int64, at usage.Time) Seed {
+	seed := s.exact(boundary, at)
+	seed.State = SeedPending
+	return seed
+}
+
+func askFor(k *counter) Ask {
+	return Ask{Client: k.client.name, Scope: k.scope, Period: *k.period, Boundary: k.seed.Boundary, Cut: k.seed.Cut}
 }
 
 // afterHistory tells whether k's period begins so late that no record below
@@ -100,108 +150,10 @@ func (s *State) Pending() []Ask {
 				continue
 			}
 			asked[u] = true
-			asks = append(asks, askFor(k, k.seed.Boundary))
+			asks = append(asks, askFor(k))
 		}
 	}
 	return asks
-}
-
-// TakeSeed adds the answer to a question to the counters that waited for it,
-// and tells what their limits make of it, with the seed as cause. An answer
-// that nobody waits for changes nothing. With an error, nothing was changed:
-// the counters wait on.
-func (s *State) TakeSeed(ask Ask, totals []SeedTotal) error {
-	byMeter := make(map[int]SeedTotal, len(totals))
-	for _, t := range totals {
-		if m, ok := s.meters[t.Meter]; ok {
-			byMeter[m] = t
-		}
-	}
-	c, ok := s.clients[ask.Client]
-	if !ok {
-		if len(byMeter) == 0 {
-			s.empty(ask)
-			return nil
-		}
-		if !s.adds(ask) {
-			return nil
-		}
-		c = s.clientOf([]byte(ask.Client))
-	}
-	waiting := map[int]*counter{}
-	for k := range c.counters() {
-		if k.scope == ask.Scope && k.period.ID == ask.Period.ID && k.seed.Boundary == ask.Boundary && !k.dying {
-			waiting[k.meter] = k
-		}
-	}
-	if len(waiting) == 0 && len(byMeter) == 0 && ask.Scope.Default() {
-		s.empty(ask)
-		return nil
-	}
-	for m, t := range byMeter {
-		if k := waiting[m]; k != nil && k.seed.Complete() {
-			continue
-		}
-		if _, err := s.seeded(waiting[m], m, t); err != nil {
-			return err
-		}
-	}
-	// In the order of the meters, so that a replay does the same.
-	for m := range s.all {
-		t, found := byMeter[m]
-		k := waiting[m]
-		if k == nil && found && s.adds(ask) && c.slots[m].find(ask.Period.Start) == nil {
-			asks := len(s.open.asks)
-			k = s.make(c, m, nil, s.periodOf(ask.Period.Start))
-			k.seed.State, s.open.asks = SeedPending, s.open.asks[:asks] // this is the answer
-		}
-		if k == nil || k.seed.Complete() {
-			continue
-		}
-		s.touch(k)
-		k.seed = Seed{State: SeedExact, Boundary: ask.Boundary}
-		if found {
-			q, _ := s.seeded(nil, m, t) // checked above
-			k.seed.Usage, k.seed.Events = q, t.Events
-			k.total += q
-			k.events += t.Events
-			k.first, k.last = min(k.first, t.First), max(k.last, t.Last)
-		}
-		k.fence()
-		for _, b := range k.limits {
-			s.settle(k, b, alerts.BySeed)
-		}
-	}
-	s.emitAll()
-	return nil
-}
-
-// adds tells whether an answer makes counters for meters that had none: those
-// of the default schedule that are still kept.
-func (s *State) adds(ask Ask) bool {
-	if !ask.Scope.Default() || ask.Boundary != s.birth.Boundary {
-		return false
-	}
-	k := &counter{}
-	k.period = s.periodOf(ask.Period.Start)
-	return s.time < s.expiry(k)
-}
-
-// seeded returns the quantity of t for meter, and checks that k can take it.
-func (s *State) seeded(k *counter, meter int, t SeedTotal) (usage.Quantity, error) {
-	m := &s.cfg.Catalog.Meters[meter]
-	amount := t.Quantity
-	if m.Aggregation == usage.Count {
-		amount = usage.DecimalOf(t.Events)
-	}
-	q, ok := amount.Quantity(m.Decimals)
-	if ok && k != nil {
-		_, ok = k.total.Add(q)
-	}
-	if !ok {
-		return 0, fmt.Errorf("%w: meter %s, %s", ErrSeedOverflow, m.Name, amount)
-	}
-	return q, nil
 }
 
 // LookUp asks history for a client of whom nothing is known here, if history
@@ -211,7 +163,7 @@ func (s *State) LookUp(client string) bool {
 	if s.committed.Time == usage.MinTime || !s.unknowable(client) {
 		return false
 	}
-	s.open.asks = append(s.open.asks, Ask{Client: client, Period: *s.periodOf(s.committed.Time), Boundary: s.birth.Boundary})
+	s.open.asks = append(s.open.asks, Ask{Client: client, Period: *s.periodOf(s.committed.Time), Boundary: s.birth.Boundary, Cut: s.exact(0, s.birth.BoundaryTime).Cut})
 	return true
 }
 

@@ -47,6 +47,7 @@ type Config struct {
 	UnknownMeter    UnknownMeterPolicy
 	KeepPeriods     int
 	History         bool // counters are seeded from history below their boundary
+	Bounded         bool // history has no offsets: seeds are bounded
 	MarkSeeded      bool // thresholds that history had crossed go to limit-state alone
 
 	// Owns tells whether the producers' partitioner puts client here.
@@ -56,9 +57,11 @@ type Config struct {
 // State is the state of one partition. See the package comment for who may
 // call what.
 type State struct {
-	cfg    Config
-	meters map[string]int
-	all    []int // every meter, for events that do not name theirs
+	cfg         Config
+	meters      map[string]int
+	plain       []int  // meters without a condition
+	conditional []int  // meters with one
+	views       []view // of the default counters of each meter
 
 	mu      sync.RWMutex // guards all below; the owner holds it between Begin and End
 	clients map[string]*client
@@ -76,12 +79,20 @@ type State struct {
 	time      usage.Time // partition time
 	birth     PositionRecord
 	committed Committed
-	dedupe    dedupe
+	dedupe    dedupe // of event ids that were counted
+	voids     dedupe // of event ids that were taken back, or are to be
 	timers    timers
 	periods   []*usage.Period           // of the default schedule, the last used first
 	expiries  map[usage.Time]usage.Time // of default counters, by the ends of their periods
 
 	open transaction
+
+	// Of the event at hand.
+	takings []taking
+	targets []target
+	texts   [][]byte
+	text    []byte
+	key     []byte
 }
 
 // Committed is what the last commit made true of the partition as a whole.
@@ -127,12 +138,19 @@ func New(cfg Config, table *contracts.Table) *State {
 		time:      usage.MinTime,
 		committed: Committed{Time: usage.MinTime},
 		expiries:  map[usage.Time]usage.Time{},
-		dedupe:    newDedupe(cfg.DedupeWindow),
+		dedupe:    newDedupe(cfg.DedupeWindow, false),
+		voids:     newDedupe(cfg.DedupeWindow, true),
 		timers:    newTimers(),
 	}
-	for i, m := range cfg.Catalog.Meters {
+	for i := range cfg.Catalog.Meters {
+		m := &cfg.Catalog.Meters[i]
 		s.meters[m.Name] = i
-		s.all = append(s.all, i)
+		s.views = append(s.views, defaultView(m))
+		if m.When == nil {
+			s.plain = append(s.plain, i)
+		} else {
+			s.conditional = append(s.conditional, i)
+		}
 	}
 	s.open.id = 1
 	s.mark()
@@ -169,7 +187,7 @@ func (s *State) Urgent() bool { return len(s.open.events) > 0 || len(s.open.stat
 
 // Dirty returns how many records of the changelog a commit would write, about.
 func (s *State) Dirty() int {
-	return len(s.open.dirty) + len(s.open.limits) + len(s.open.dying) + len(s.dedupe.fresh)/maxSegment + 1
+	return len(s.open.dirty) + len(s.open.limits) + len(s.open.dying) + (len(s.dedupe.fresh)+len(s.voids.fresh))/maxSegment + 1
 }
 
 // mark notes what Rollback returns to.
@@ -195,6 +213,7 @@ func (s *State) Committed(now usage.Time) {
 		}
 	}
 	s.dedupe.committed()
+	s.voids.committed()
 	s.timers.committed()
 	s.fresh = false
 	s.committed = Committed{Position: s.position, Time: s.time, At: now}
@@ -228,6 +247,9 @@ func (s *State) Rollback() {
 	}
 	for _, u := range s.open.dirty {
 		u.counter.counterValue = u.before
+		if u.counter.set != nil {
+			u.counter.set = u.set.undo()
+		}
 		if u.made {
 			s.forget(u.counter)
 		}
@@ -243,6 +265,7 @@ func (s *State) Rollback() {
 		}
 	}
 	s.dedupe.rollback()
+	s.voids.rollback()
 	s.timers.rollback()
 	s.next()
 }

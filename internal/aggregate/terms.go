@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/meterd/meterd/internal/alerts"
@@ -130,12 +131,21 @@ func (s *State) settleAll(c *client) {
 // judgeOf returns the counter and the limit in force that go on with what l
 // has told, or nil where there is none.
 func (s *State) judgeOf(l *limitState) (*counter, *boundLimit) {
-	for k := range l.client.counters() {
-		if k.dying || k.period.ID != l.id.period || s.time >= k.period.End {
+	t := s.inForce(l)
+	if t == nil {
+		return nil, nil
+	}
+	for _, scope := range []Scope{{}, t.scope} {
+		slot := s.slotOf(l.client, t.limit.Meter, scope, union(t.limit.Where, l.per))
+		if slot == nil {
+			continue
+		}
+		k := slot.of(l.id.period)
+		if k == nil || s.time >= k.period.End {
 			continue
 		}
 		for _, b := range k.limits {
-			if b.contract.ID == l.id.contract && b.limit.ID == l.id.limit && s.goesOn(l, k, b) {
+			if b.limit == t.limit && b.dimensions == l.id.dimensions && s.goesOn(l, k, b) {
 				return k, b
 			}
 		}
@@ -147,7 +157,7 @@ func (s *State) judgeOf(l *limitState) (*counter, *boundLimit) {
 // the same counter, or only the end of the contract was moved, so that the
 // period is cut now and was not, or the other way round.
 func (s *State) goesOn(l *limitState, k *counter, b *boundLimit) bool {
-	if l.fading || l.client != k.client || l.meter != b.limit.MeterName {
+	if l.fading || l.client != k.client || l.meter != b.limit.MeterName || !maps.Equal(l.where, b.limit.Where) {
 		return false
 	}
 	return l.scope == k.scope || s.standard(l.scope) && s.standard(k.scope) && l.period.Start == k.period.Start
@@ -194,10 +204,12 @@ func (s *State) contractCause(revision int64) *alerts.Cause {
 // withdrawal returns what is to be told of l, which no longer judges its
 // counter.
 func (s *State) withdrawal(l *limitState, change *contracts.Change) emission {
-	e := emission{withdrawn: l, limitAt: limitAt{contract: l.id.contract, order: -1, limit: l.id.limit, start: l.period.Start}}
+	e := emission{withdrawn: l, limitAt: limitAt{
+		contract: l.id.contract, place: l.place, limit: l.id.limit, dimensions: l.id.dimensions, start: l.period.Start,
+	}}
 	revision := l.revision
-	if b := s.inForce(l); b != nil {
-		e.order, revision = b.order, b.contract.Revision
+	if t := s.inForce(l); t != nil {
+		e.place, e.inForce, revision = t.place, 1, t.contract.Revision
 	} else if change != nil && change.ID == l.id.contract {
 		revision = change.Revision
 	} else if entry, ok := s.terms.Entry(l.id.contract); ok && entry.Contract != nil {
@@ -227,7 +239,7 @@ func (s *State) withdraw(l *limitState, cause *alerts.Cause) {
 		event.UsageAfter, event.Seeded = event.UsageBefore, k.seed.Events > 0
 		event.Utilization = utilization(k.total, l.decimals, limit, decimals)
 	}
-	s.open.events = append(s.open.events, event)
+	s.note(l, event, false)
 	s.show(l)
 }
 
@@ -279,8 +291,13 @@ func (s *State) bind(c *client, list []*contracts.Contract, since int64) {
 	for _, contract := range list {
 		for i := range contract.Limits {
 			limit := &contract.Limits[i]
-			c.terms = append(c.terms, term{contract: contract, limit: limit})
-			s.bindScope(c, contract, limit, since)
+			t := term{
+				contract: contract, limit: limit, place: i, scope: scopeOf(contract, limit),
+				view: viewOf(&s.cfg.Catalog.Meters[limit.Meter], limit.Where, limit.Per),
+			}
+			t.shared = limit.Schedule.Equal(s.cfg.Catalog.Schedule) && t.view.standard()
+			c.terms = append(c.terms, t)
+			s.bindScope(c, &t, since)
 		}
 	}
 	for _, o := range c.own {
@@ -300,21 +317,32 @@ func (s *State) attach(k *counter) {
 	k.limits = nil
 	for i := range k.client.terms {
 		t := &k.client.terms[i]
-		if t.limit.Meter == k.meter && s.judges(t, k) {
-			k.limits = append(k.limits, &boundLimit{contract: t.contract, limit: t.limit, order: i})
+		if t.limit.Meter != k.meter || !s.judges(t, k) {
+			continue
 		}
+		b := &boundLimit{contract: t.contract, limit: t.limit, place: t.place, per: t.view.perOf(k.dims())}
+		b.dimensions = canonical(b.per)
+		k.limits = append(k.limits, b)
 	}
 	k.fence()
 }
 
+// judges tells whether t judges k, a counter of its meter. No limit judges
+// what is beyond the bound of combinations for each of its values, as they
+// would share one limit.
 func (s *State) judges(t *term, k *counter) bool {
+	if len(t.view.per) > 0 && (k.group == nil || k.group.over) {
+		return false
+	}
 	if k.own != nil {
-		if !k.own.live || k.scope != scopeOf(t.contract, t.limit) {
+		if !k.own.live || k.scope != t.scope {
 			return false
 		}
 		_, counted := k.own.periodAt(k.period.Start)
 		return counted || k.period.Start == usage.MinTime
 	}
-	return t.limit.Schedule.Equal(s.cfg.Catalog.Schedule) &&
-		t.contract.StartsAt <= k.period.Start && k.period.End <= t.contract.EndsAt
+	if (k.group == nil) != (len(t.view.where)+len(t.view.per) == 0) || k.group != nil && !t.view.takesDims(k.group.dims) {
+		return false
+	}
+	return t.shared && t.contract.StartsAt <= k.period.Start && k.period.End <= t.contract.EndsAt
 }

@@ -151,21 +151,19 @@ func (s *State) compareLimits(a, b *limitState) int {
 	return cmp.Or(
 		cmp.Compare(a.client.name, b.client.name),
 		cmp.Compare(a.id.contract, b.id.contract),
-		cmp.Compare(s.place(a), s.place(b)),
+		cmp.Compare(s.placeOf(a), s.placeOf(b)),
 		cmp.Compare(a.id.limit, b.id.limit),
+		cmp.Compare(a.id.dimensions, b.id.dimensions),
 		cmp.Compare(a.id.period, b.id.period),
 	)
 }
 
-// place returns where l's limit stands in its contract.
-func (s *State) place(l *limitState) int {
-	for i := range l.client.terms {
-		t := &l.client.terms[i]
-		if t.contract.ID == l.id.contract && t.limit.ID == l.id.limit {
-			return i
-		}
+// placeOf returns where l's limit stands in its contract, or stood last.
+func (s *State) placeOf(l *limitState) int {
+	if t := s.inForce(l); t != nil {
+		return t.place
 	}
-	return len(l.client.terms)
+	return l.place
 }
 
 // beginning returns the state of l's limit in the period that begins when l's
@@ -200,15 +198,18 @@ func (s *State) expire(k *counter) {
 	k.dying = true
 	s.open.dying = append(s.open.dying, k)
 	s.open.touched = true
+	dims := k.dims()
 	for _, l := range k.client.limits {
-		if s.tells(l, k) && !l.fading {
+		if !l.fading && s.tells(l, k, dims) {
 			l.fading = true
 			s.open.fading = append(s.open.fading, l)
 		}
 	}
 }
 
-// tells tells whether l is what a limit has told of k.
-func (s *State) tells(l *limitState, k *counter) bool {
-	return l.scope == k.scope && l.id.period == k.period.ID && l.meter == s.cfg.Catalog.Meters[k.meter].Name
+// tells tells whether l is what a limit has told of k, whose dimensions are
+// dims.
+func (s *State) tells(l *limitState, k *counter, dims map[string]string) bool {
+	return l.id.period == k.period.ID && l.scope == k.scope && l.meter == s.cfg.Catalog.Meters[k.meter].Name &&
+		len(l.where)+len(l.per) == len(dims) && maps.Equal(union(l.where, l.per), dims)
 }

@@ -21,17 +21,17 @@ func (s *State) Unload(key []byte) error {
 	}
 	switch {
 	case text[0] == CounterKind && len(parts) == 6:
-		s.unloadCounter(string(key), text[1], text[2], text[5])
+		s.unloadCounter(text[1], text[2], parts[3], parts[4], text[5])
 	case text[0] == LimitKind && len(parts) == 5:
 		if l, ok := s.limits[limitID{contract: text[1], limit: text[2], dimensions: string(parts[3]), period: text[4]}]; ok {
 			s.forgetLimit(l)
 		}
-	case text[0] == DedupeKind && len(parts) == 4:
+	case (text[0] == DedupeKind || text[0] == VoidKind) && len(parts) == 4:
 		at, err := time.Parse(time.RFC3339Nano, text[1])
 		if err != nil {
 			return fmt.Errorf("%w: key %q", ErrForeignRecord, key)
 		}
-		s.unloadDedupe(usage.TimeOf(at), string(key))
+		unloadDedupe(s.idsOf(text[0] == VoidKind), usage.TimeOf(at), string(key))
 	case text[0] == PositionKind:
 	default:
 		return fmt.Errorf("%w: key %q", ErrForeignRecord, key)
@@ -39,25 +39,40 @@ func (s *State) Unload(key []byte) error {
 	return nil
 }
 
-func (s *State) unloadCounter(key, client, meter, period string) {
-	c, ok := s.clients[client]
-	if !ok {
+func (s *State) unloadCounter(client, meter string, scopeText, dimsText []byte, period string) {
+	c, known := s.clients[client]
+	m, configured := s.meters[meter]
+	scope, ok := scopeOfKey(scopeText)
+	var dims map[string]string
+	if err := json.Unmarshal(dimsText, &dims); err != nil || !known || !configured || !ok {
 		return
 	}
-	for k := range c.counters() {
-		if k.period.ID != period || s.cfg.Catalog.Meters[k.meter].Name != meter {
-			continue
-		}
-		if r := k.record(s.cfg.Catalog); string(r.AppendCounterKey(nil)) == key {
+	if slot := s.slotOf(c, m, scope, dims); slot != nil {
+		if k := slot.of(period); k != nil {
 			s.forget(k)
-			return
 		}
 	}
 }
 
+// scopeOfKey reads a Scope as appendKey wrote it.
+func scopeOfKey(text []byte) (Scope, bool) {
+	var parts map[string]string
+	if err := json.Unmarshal(text, &parts); err != nil {
+		return Scope{}, false
+	}
+	if len(parts) == 0 {
+		return Scope{}, true
+	}
+	at, err := time.Parse(time.RFC3339Nano, parts["starts_at"])
+	return Scope{
+		Contract: parts["contract"], Kind: usage.Kind(parts["period"]), Timezone: parts["timezone"],
+		StartsAt: usage.TimeOf(at), Where: parts["where"], Per: parts["per"],
+	}, err == nil
+}
+
 // unloadDedupe drops a bucket with the last of its records: they go together.
-func (s *State) unloadDedupe(at usage.Time, key string) {
-	b, ok := s.dedupe.buckets[at]
+func unloadDedupe(d *dedupe, at usage.Time, key string) {
+	b, ok := d.buckets[at]
 	if !ok {
 		return
 	}
@@ -68,7 +83,7 @@ func (s *State) unloadDedupe(at usage.Time, key string) {
 		}
 	}
 	if len(b.keys) == 0 {
-		s.dedupe.dropped = append(s.dedupe.dropped, at)
-		s.dedupe.committed()
+		d.dropped = append(d.dropped, at)
+		d.committed()
 	}
 }

@@ -276,12 +276,18 @@ func (c *Counter) note(r *kafka.Record, result aggregate.Result, err error) {
 // describe tells people what a reason means that counting gave.
 func describe(reason usage.Reason) string {
 	switch reason {
+	case usage.MissingField:
+		return "a void without the id of the event that it takes back"
+	case usage.BadField:
+		return "a field that a meter's when, group_by or value names is of no type that they can use, or a dimension's value is too long"
 	case usage.UnknownMeter:
 		return "no configured meter takes this event"
 	case usage.Future:
 		return "the event's time is further ahead than max_future"
 	case usage.TooLate:
 		return "the event's period ended longer ago than allowed_lateness"
+	case usage.NotUndoable:
+		return "a meter that is not count or sum takes the event: it cannot be taken back"
 	case usage.Overflow:
 		return "the quantity or a total with it does not fit the meter"
 	default:

@@ -13,7 +13,7 @@ import (
 // CounterMetrics are those of all Counters of an instance. They tell of what
 // was committed, so that every record read is in exactly one result.
 type CounterMetrics struct {
-	results   [4]prometheus.Counter
+	results   [5]prometheus.Counter
 	letters   *prometheus.CounterVec
 	late      prometheus.Counter
 	leftOut   prometheus.Counter
@@ -51,10 +51,10 @@ func NewCounterMetrics(reg prometheus.Registerer) *CounterMetrics {
 	reg.MustRegister(records, m.letters, m.late, m.leftOut, m.misplaced, m.events, m.latency)
 	for fate, result := range map[aggregate.Fate]string{
 		aggregate.Counted: "counted", aggregate.Duplicate: "duplicate", aggregate.Ignored: "ignored", aggregate.DeadLettered: "dead_lettered",
+		aggregate.Voided: "voided",
 	} {
 		m.results[fate] = records.WithLabelValues(result)
 	}
-	records.WithLabelValues("voided")
 	for _, reason := range usage.Reasons() {
 		m.letters.WithLabelValues(string(reason))
 	}

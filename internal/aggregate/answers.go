@@ -1,0 +1,316 @@
+package aggregate
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/meterd/meterd/internal/alerts"
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// portion is what an answer has for one counter.
+type portion struct {
+	part
+	group *group // of dims and key; nil: none
+}
+
+// answer is what history says, by meter and by the key of the combination.
+type answer map[int]map[string]*portion
+
+// none is the key of what is of no combination: no combination has it, as
+// each has the length of its first value in front.
+const none = ""
+
+// TakeSeed adds the answer to a question to the counters that waited for it,
+// and tells what their limits make of it, with the seed as cause. An answer
+// that nobody waits for changes nothing. With an error, nothing was changed:
+// the counters wait on.
+func (s *State) TakeSeed(ask Ask, rows []SeedTotal) error {
+	c := s.clients[ask.Client]
+	if c == nil {
+		if len(rows) == 0 {
+			s.empty(ask)
+			return nil
+		}
+		if !s.adds(ask) {
+			return nil
+		}
+		c = s.clientOf([]byte(ask.Client))
+	}
+	a := s.read(c, ask, rows)
+	if len(a) == 0 && ask.Scope.Default() && s.waiting(c, ask) == 0 {
+		s.empty(ask)
+		return nil
+	}
+	if err := s.fits(c, ask, a); err != nil {
+		return err
+	}
+	// In the order of the meters, so that a replay does the same.
+	for m := range s.cfg.Catalog.Meters {
+		if family := c.family(m, ask.Scope); family != nil {
+			s.seed(c, m, family, ask, a[m])
+		}
+	}
+	s.emitAll()
+	return nil
+}
+
+// read adds up the rows of an answer for the meters and combinations that they
+// are of.
+func (s *State) read(c *client, ask Ask, rows []SeedTotal) answer {
+	a := answer{}
+	var ev usage.Event
+	for i := range rows {
+		row := &rows[i]
+		ev = usage.Event{Meter: []byte(row.Meter), Fields: row.Fields, Quantity: row.Quantity}
+		if len(ev.Fields) < len(s.cfg.Catalog.Paths) {
+			ev.Fields = append(slices.Clone(ev.Fields), make([]usage.Value, len(s.cfg.Catalog.Paths)-len(ev.Fields))...)
+		}
+		if !s.gather(&ev) { // the stream would not have counted it either
+			continue
+		}
+		for j := range s.takings {
+			t := &s.takings[j]
+			p, counts := s.partOfRow(row, t)
+			v := &s.views[t.meter]
+			if !ask.Scope.Default() {
+				o := c.scope(ask.Scope, t.meter)
+				if o == nil || !o.view.takes(t.values) {
+					continue
+				}
+				v = &o.view
+			}
+			if !counts {
+				continue
+			}
+			a.of(t.meter, none, nil).join(&p)
+			if len(v.per) > 0 {
+				key := string(v.appendPer(s.key[:0], t.values))
+				a.of(t.meter, key, func() *group {
+					return v.newGroup(func(i int) string { return string(t.values[i]) })
+				}).join(&p)
+			}
+		}
+	}
+	return a
+}
+
+func (a answer) of(meter int, key string, group func() *group) *portion {
+	if a[meter] == nil {
+		a[meter] = map[string]*portion{}
+	}
+	p := a[meter][key]
+	if p == nil {
+		p = &portion{}
+		if group != nil {
+			p.group = group()
+		}
+		a[meter][key] = p
+	}
+	return p
+}
+
+// partOfRow returns what a row of history is to a meter that takes it, and
+// false for nothing.
+func (s *State) partOfRow(row *SeedTotal, t *taking) (part, bool) {
+	m := &s.cfg.Catalog.Meters[t.meter]
+	p := part{events: row.Events, first: row.First, last: row.Last, some: true, sumFits: true}
+	convert := func(d usage.Decimal) usage.Quantity {
+		q, ok := d.Quantity(m.Decimals)
+		p.sumFits = p.sumFits && ok
+		return q
+	}
+	switch m.Aggregation {
+	case usage.Count:
+		p.sum = convert(usage.DecimalOf(row.Events))
+	case usage.Sum:
+		p.sum = convert(row.Quantity)
+	case usage.Max:
+		p.max = convert(row.Max)
+	case usage.Min:
+		p.min = convert(row.Min)
+	case usage.Latest:
+		p.latest = convert(row.Latest)
+	case usage.Unique:
+		p.set = newDistinct()
+		if t.valued {
+			p.set.add(t.hash)
+		}
+	}
+	if !row.Void {
+		return p, true
+	}
+	if m.Aggregation != usage.Count && m.Aggregation != usage.Sum {
+		return p, false // such a void was a dead letter
+	}
+	p.events, p.sum = -p.events, -p.sum
+	p.first, p.last = usage.MaxTime, usage.MinTime
+	return p, true
+}
+
+// waiting returns how many counters wait for the answer.
+func (s *State) waiting(c *client, ask Ask) int {
+	n := 0
+	for m := range s.cfg.Catalog.Meters {
+		if f := c.family(m, ask.Scope); f != nil {
+			f.each(func(k *counter) bool {
+				if s.awaitsAnswer(k, ask) {
+					n++
+				}
+				return true
+			})
+		}
+	}
+	return n
+}
+
+func (s *State) awaitsAnswer(k *counter, ask Ask) bool {
+	return !k.dying && !k.seed.Complete() && k.period.ID == ask.Period.ID && k.seed.Boundary == ask.Boundary
+}
+
+// fits checks that all counters can take their portions.
+func (s *State) fits(c *client, ask Ask, a answer) error {
+	var nothing slot
+	for m, portions := range a {
+		family := c.family(m, ask.Scope)
+		if family == nil {
+			continue
+		}
+		for key, p := range portions {
+			slot := &family.slot
+			if key != none {
+				slot = &nothing
+				if g := family.groups[key]; g != nil {
+					slot = &g.slot
+				}
+			}
+			k := slot.of(ask.Period.ID)
+			if k == nil {
+				k = &counter{meter: m}
+				if s.cfg.Catalog.Meters[m].Aggregation == usage.Unique {
+					k.set = newDistinct()
+				}
+			} else if k.seed.Complete() {
+				continue
+			}
+			if _, ok := s.joined(k, &p.part); !ok || !p.sumFits {
+				return fmt.Errorf("%w: client %s, meter %s", ErrSeedOverflow, ask.Client, s.cfg.Catalog.Meters[m].Name)
+			}
+		}
+	}
+	return nil
+}
+
+// seed gives the counters of one meter that wait for the answer what it has
+// for them, and makes those that it has more of.
+func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*portion) {
+	all := f.of(ask.Period.ID)
+	if all == nil && portions[none] != nil && s.adds(ask) {
+		asks := len(s.open.asks)
+		all = s.make(c, m, nil, nil, s.periodOf(ask.Period.Start))
+		all.seed, s.open.asks = s.pending(ask.Boundary, ask.Cut), s.open.asks[:asks] // this is the answer
+	}
+	if all == nil || all.seed.Boundary != ask.Boundary {
+		return
+	}
+	fresh := s.awaitsAnswer(all, ask) // it makes the counters of its combinations
+	s.complete(all, ask, portions[none])
+	if fresh {
+		s.regroup(c, m, f, all, portions)
+	}
+	for _, g := range f.list {
+		if k := g.of(ask.Period.ID); k != nil {
+			s.complete(k, ask, portions[g.key])
+		}
+	}
+}
+
+// regroup makes the counters of combinations that only history knows of, and
+// gives to the overflow what is beyond the bound.
+func (s *State) regroup(c *client, m int, f *family, all *counter, portions map[string]*portion) {
+	over := &portion{}
+	v := &s.views[m]
+	if all.own != nil {
+		v = &all.own.view
+	}
+	for _, key := range slices.Sorted(maps.Keys(portions)) {
+		p := portions[key]
+		if key == none {
+			continue
+		}
+		g := f.groups[key]
+		if g == nil {
+			values := make([][]byte, 0, len(v.per))
+			for _, d := range v.names {
+				values = append(values, []byte(p.group.dims[d.Name]))
+			}
+			if f.apart() >= s.cfg.Catalog.Meters[m].MaxCombinations && (all.own != nil || !c.named(m, values)) && !p.group.over {
+				over.join(&p.part)
+				continue
+			}
+			g = p.group
+			f.add(g)
+		}
+		if g.of(all.period.ID) == nil {
+			s.makePending(c, all, g)
+		}
+	}
+	if !over.some {
+		return
+	}
+	g := f.overflow
+	if g == nil {
+		g = v.newGroup(func(int) string { return usage.OverflowValue })
+		f.add(g)
+	}
+	if known := portions[g.key]; known != nil {
+		over.join(&known.part)
+	}
+	portions[g.key] = over
+	if g.of(all.period.ID) == nil {
+		s.makePending(c, all, g)
+	}
+}
+
+// makePending makes a counter of a combination that takes its portion next.
+func (s *State) makePending(c *client, all *counter, g *group) {
+	asks := len(s.open.asks)
+	k := s.make(c, all.meter, all.own, g, all.period)
+	k.seed, s.open.asks = s.pending(all.seed.Boundary, all.seed.Cut), s.open.asks[:asks]
+}
+
+// complete gives k, if it waits for the answer, its portion, or nothing.
+func (s *State) complete(k *counter, ask Ask, p *portion) {
+	if !s.awaitsAnswer(k, ask) {
+		return
+	}
+	s.touch(k)
+	k.seed = s.exact(ask.Boundary, ask.Cut)
+	if p != nil {
+		before := k.total
+		s.include(k, &p.part)
+		k.seed.Events = p.events
+		switch a := s.cfg.Catalog.Meters[k.meter].Aggregation; a {
+		case usage.Unique:
+			k.seed.Usage = k.total - before // what the stream had not seen
+		default:
+			k.seed.Usage = p.of(a)
+		}
+	}
+	k.fence()
+	for _, b := range k.limits {
+		s.settle(k, b, alerts.BySeed)
+	}
+}
+
+// adds tells whether an answer makes counters for meters that had none: those
+// of the default schedule that are still kept.
+func (s *State) adds(ask Ask) bool {
+	if !ask.Scope.Default() || ask.Boundary != s.birth.Boundary {
+		return false
+	}
+	k := &counter{}
+	k.period = s.periodOf(ask.Period.Start)
+	return s.time < s.expiry(k)
+}

@@ -1,0 +1,271 @@
+package aggregate
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/axiomhq/hyperloglog"
+	"github.com/zeebo/xxh3"
+
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// MaxExact is up to how many distinct values are counted exactly.
+const MaxExact = 1024
+
+// DistinctError is the standard error of the number of distinct values beyond
+// MaxExact: 1.04/√16384 (Flajolet et al., HyperLogLog, 2007).
+const DistinctError = "0.0081"
+
+// distinct is a set of values as far as it takes to count them: their hashes
+// of 64 bits, of which two fall together once in 10^13 sets of MaxExact, and
+// beyond MaxExact a HyperLogLog sketch.
+type distinct struct {
+	exact  map[uint64]struct{}
+	added  []uint64 // to exact, since it was marked
+	sketch *hyperloglog.Sketch
+}
+
+// distinctMark is what undo returns to.
+type distinctMark struct {
+	of     *distinct
+	sketch *hyperloglog.Sketch
+}
+
+func newDistinct() *distinct { return &distinct{exact: map[uint64]struct{}{}} }
+
+func hashOfValue(value []byte) uint64 { return xxh3.Hash(value) }
+
+// mark notes what undo returns to. The last mark counts.
+func (d *distinct) mark() distinctMark {
+	d.added = d.added[:0]
+	if d.sketch == nil {
+		return distinctMark{of: d}
+	}
+	d.exact = nil
+	return distinctMark{of: d, sketch: d.sketch.Clone()}
+}
+
+// undo returns the set that was marked, as it was then.
+func (m *distinctMark) undo() *distinct {
+	d := m.of
+	d.sketch = m.sketch
+	for _, hash := range d.added {
+		delete(d.exact, hash)
+	}
+	d.added = d.added[:0]
+	return d
+}
+
+// add adds a value to the set.
+func (d *distinct) add(hash uint64) {
+	if d.sketch != nil {
+		d.sketch.InsertHash(hash)
+		return
+	}
+	if _, known := d.exact[hash]; known {
+		return
+	}
+	d.exact[hash] = struct{}{}
+	d.added = append(d.added, hash)
+	if len(d.exact) > MaxExact {
+		d.sketch = hyperloglog.NewNoSparse()
+		for known := range d.exact {
+			d.sketch.InsertHash(known)
+		}
+	}
+}
+
+// merge adds all values of o.
+func (d *distinct) merge(o *distinct) {
+	if o.sketch == nil {
+		for hash := range o.exact {
+			d.add(hash)
+		}
+		return
+	}
+	if d.sketch == nil {
+		d.sketch = hyperloglog.NewNoSparse()
+		for hash := range d.exact {
+			d.sketch.InsertHash(hash)
+		}
+	}
+	_ = d.sketch.Merge(o.sketch) //nolint:errcheck // it fails for another precision only, and there is one
+}
+
+// size returns how many values are in the set.
+func (d *distinct) size() int64 {
+	if d.sketch != nil {
+		return int64(d.sketch.Estimate())
+	}
+	return int64(len(d.exact))
+}
+
+func (d *distinct) estimated() bool { return d.sketch != nil }
+
+// The first byte of a set in the changelog.
+const (
+	exactSet  = 0
+	sketchSet = 1
+)
+
+// bytes returns the set for the changelog: equal sets give equal bytes. Of no
+// set it is nil.
+func (d *distinct) bytes() []byte {
+	if d == nil {
+		return nil
+	}
+	if d.sketch != nil {
+		b, _ := d.sketch.MarshalBinary() //nolint:errcheck // it never fails
+		return append([]byte{sketchSet}, b...)
+	}
+	b := make([]byte, 1, 1+8*len(d.exact))
+	b[0] = exactSet
+	for _, hash := range slices.Sorted(maps.Keys(d.exact)) {
+		b = binary.BigEndian.AppendUint64(b, hash)
+	}
+	return b
+}
+
+var errBadSet = errors.New("not a set of distinct values")
+
+// DistinctOf returns how many values are in the set that Distinct of a
+// CounterRecord holds, and whether that is an estimate.
+func DistinctOf(set []byte) (size int64, estimated bool, err error) {
+	d, err := distinctOf(set)
+	if err != nil {
+		return 0, false, err
+	}
+	return d.size(), d.estimated(), nil
+}
+
+func distinctOf(b []byte) (*distinct, error) {
+	d := newDistinct()
+	switch {
+	case len(b) == 0:
+		return d, nil
+	case b[0] == sketchSet:
+		d.exact, d.sketch = nil, hyperloglog.NewNoSparse()
+		if err := d.sketch.UnmarshalBinary(b[1:]); err != nil {
+			return nil, fmt.Errorf("%w: %w", errBadSet, err)
+		}
+		return d, nil
+	case b[0] != exactSet || len(b)%8 != 1 || len(b) > 1+8*MaxExact:
+		return nil, errBadSet
+	}
+	for b = b[1:]; len(b) > 0; b = b[8:] {
+		d.exact[binary.BigEndian.Uint64(b)] = struct{}{}
+	}
+	return d, nil
+}
+
+// part is what a counter did not count by itself: what history says of it, or
+// what counters did that stood for it.
+type part struct {
+	events        int64
+	sum           usage.Quantity
+	min, max      usage.Quantity
+	latest        usage.Quantity // of the time last
+	first, last   usage.Time
+	set           *distinct
+	sumFits, some bool
+}
+
+// partOf is what k has counted.
+func partOf(k *counter) part {
+	return part{
+		events: k.events, sum: k.total, min: k.total, max: k.total, latest: k.total,
+		first: k.first, last: k.last, set: k.set, sumFits: true, some: true,
+	}
+}
+
+// join adds o to p.
+func (p *part) join(o *part) {
+	if !p.some {
+		set := p.set
+		*p = *o
+		p.set = set
+		if o.set != nil {
+			p.set = newDistinct()
+			p.set.merge(o.set)
+		}
+		return
+	}
+	var fits bool
+	p.sum, fits = p.sum.Add(o.sum)
+	p.sumFits = p.sumFits && fits && o.sumFits
+	p.events += o.events
+	p.min, p.max = min(p.min, o.min), max(p.max, o.max)
+	if o.last >= p.last {
+		p.latest = o.latest
+	}
+	p.first, p.last = min(p.first, o.first), max(p.last, o.last)
+	if o.set != nil {
+		p.set.merge(o.set)
+	}
+}
+
+// joined returns what k's total is with p, and false where it leaves the
+// range.
+func (s *State) joined(k *counter, p *part) (usage.Quantity, bool) {
+	m := &s.cfg.Catalog.Meters[k.meter]
+	switch m.Aggregation {
+	case usage.Max, usage.Min, usage.Latest:
+		switch {
+		case p.events == 0:
+			return k.total, true
+		case k.events == 0:
+			return p.of(m.Aggregation), true
+		case m.Aggregation == usage.Max:
+			return max(k.total, p.max), true
+		case m.Aggregation == usage.Min:
+			return min(k.total, p.min), true
+		case p.last > k.last: // at the same time the stream's offset is the higher
+			return p.latest, true
+		}
+		return k.total, true
+	case usage.Unique:
+		union := newDistinct()
+		union.merge(k.set)
+		if p.set != nil {
+			union.merge(p.set)
+		}
+		total, ok := usage.DecimalOf(union.size()).Quantity(m.Decimals)
+		return max(total, k.total), ok
+	default:
+		if !p.sumFits {
+			return 0, false
+		}
+		return k.total.Add(p.sum)
+	}
+}
+
+func (p *part) of(a usage.Aggregation) usage.Quantity {
+	switch a {
+	case usage.Max:
+		return p.max
+	case usage.Min:
+		return p.min
+	case usage.Latest:
+		return p.latest
+	default:
+		return p.sum
+	}
+}
+
+// include adds p, which is known to fit, to k, which was touched.
+func (s *State) include(k *counter, p *part) {
+	total, ok := s.joined(k, p)
+	if !ok {
+		return
+	}
+	k.total = total
+	k.events += p.events
+	k.first, k.last = min(k.first, p.first), max(k.last, p.last)
+	if k.set != nil && p.set != nil {
+		k.set.merge(p.set)
+	}
+}

@@ -1,0 +1,151 @@
+package aggregate
+
+import (
+	"slices"
+
+	"github.com/meterd/meterd/internal/usage"
+)
+
+// slot has counters that differ in their period alone: the one used last, and
+// the others.
+type slot struct {
+	last *counter
+	rest []*counter
+}
+
+// find returns the counter of the period that t lies in, or nil. It becomes
+// the one that is looked at first.
+func (l *slot) find(t usage.Time) *counter {
+	if l.last != nil && l.last.period.Contains(t) && !l.last.dying {
+		return l.last
+	}
+	for i, k := range l.rest {
+		if k.period.Contains(t) && !k.dying {
+			l.last, l.rest[i] = k, l.last
+			return k
+		}
+	}
+	return nil
+}
+
+// of returns the counter of the period with that id, or nil. It may be used by
+// readers.
+func (l *slot) of(period string) *counter {
+	if l.last != nil && l.last.period.ID == period && !l.last.dying {
+		return l.last
+	}
+	for _, k := range l.rest {
+		if k.period.ID == period && !k.dying {
+			return k
+		}
+	}
+	return nil
+}
+
+func (l *slot) add(k *counter) {
+	if l.last != nil {
+		l.rest = append(l.rest, l.last)
+	}
+	l.last = k
+}
+
+func (l *slot) remove(k *counter) {
+	l.rest = slices.DeleteFunc(l.rest, func(other *counter) bool { return other == k })
+	if l.last != k {
+		return
+	}
+	l.last = nil
+	if n := len(l.rest); n > 0 {
+		l.last, l.rest = l.rest[n-1], l.rest[:n-1]
+	}
+}
+
+func (l *slot) all() []*counter {
+	if l.last == nil {
+		return nil
+	}
+	return append([]*counter{l.last}, l.rest...)
+}
+
+func (l *slot) each(yield func(*counter) bool) bool {
+	if l.last != nil && !yield(l.last) {
+		return false
+	}
+	for _, k := range l.rest {
+		if !yield(k) {
+			return false
+		}
+	}
+	return true
+}
+
+// family has the counters of a client, meter and scope. Those of the slot
+// count whatever the values of dimensions are that are told apart; each group
+// counts one combination of them.
+type family struct {
+	slot
+	groups   map[string]*group // by the key of their values; nil: none
+	list     []*group
+	overflow *group // takes what is beyond the bound, and is in the list too
+}
+
+// group has the counters of one combination of dimension values.
+type group struct {
+	slot
+	key  string
+	at   int // in the list
+	dims map[string]string
+	over bool // it is the overflow
+}
+
+// find is that of the slot; no group has no counters.
+func (g *group) find(t usage.Time) *counter {
+	if g == nil {
+		return nil
+	}
+	return g.slot.find(t)
+}
+
+func (f *family) each(yield func(*counter) bool) bool {
+	if !f.slot.each(yield) {
+		return false
+	}
+	for _, g := range f.list {
+		if !g.each(yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// apart returns how many combinations are told apart.
+func (f *family) apart() int {
+	if f.overflow != nil {
+		return len(f.list) - 1
+	}
+	return len(f.list)
+}
+
+func (f *family) add(g *group) {
+	if f.groups == nil {
+		f.groups = map[string]*group{}
+	}
+	g.at = len(f.list)
+	f.groups[g.key], f.list = g, append(f.list, g)
+	if g.over {
+		f.overflow = g
+	}
+}
+
+func (f *family) drop(g *group) {
+	if f.groups[g.key] != g {
+		return
+	}
+	delete(f.groups, g.key)
+	last := f.list[len(f.list)-1]
+	f.list[g.at], last.at = last, g.at
+	f.list = f.list[:len(f.list)-1]
+	if g.over {
+		f.overflow = nil
+	}
+}
