@@ -240,17 +240,19 @@ func (s *State) regroup(c *client, m int, f *family, all *counter, portions map[
 			continue
 		}
 		g := f.groups[key]
-		if g == nil {
+		if g == nil || g.alive == 0 && !g.over {
 			values := make([][]byte, 0, len(v.per))
 			for _, d := range v.names {
 				values = append(values, []byte(p.group.dims[d.Name]))
 			}
-			if f.apart() >= s.cfg.Catalog.Meters[m].MaxCombinations && (all.own != nil || !c.named(m, values)) && !p.group.over {
+			if f.alive >= s.cfg.Catalog.Meters[m].MaxCombinations && (all.own != nil || !c.named(m, values)) && !p.group.over {
 				over.join(&p.part)
 				continue
 			}
-			g = p.group
-			f.add(g)
+			if g == nil {
+				g = p.group
+				f.add(g)
+			}
 		}
 		if g.of(all.period.ID) == nil {
 			s.makePending(c, all, g)

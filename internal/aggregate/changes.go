@@ -249,7 +249,7 @@ func (s *State) placeLoaded(c *client, meter int, r *CounterRecord) (*counter, e
 				ErrForeignRecord, s.cfg.Catalog.Schedule.Kind, s.cfg.Catalog.Schedule.Zone)
 		}
 	}
-	k.slot().add(k)
+	k.join()
 	return k, nil
 }
 

@@ -179,7 +179,7 @@ func (s *State) make(c *client, meter int, own *ownScope, g *group, period *usag
 		k.set = newDistinct()
 	}
 	k.seed = s.seedFor(k)
-	k.slot().add(k)
+	k.join()
 	s.touch(k)
 	s.open.dirty[k.undo].made = true
 	s.attach(k)
@@ -191,7 +191,7 @@ func (s *State) make(c *client, meter int, own *ownScope, g *group, period *usag
 
 // forget drops k from memory.
 func (s *State) forget(k *counter) {
-	k.dying = true
+	k.die()
 	k.slot().remove(k)
 	if k.group != nil && k.group.last == nil {
 		k.family().drop(k.group)

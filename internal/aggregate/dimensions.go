@@ -173,11 +173,11 @@ func (s *State) slotOf(c *client, meter int, scope Scope, dims map[string]string
 // place returns the group of f for a combination whose key is in s.key, nil
 // where it is yet to be made, and whether it is the overflow.
 func (s *State) place(f *family, meter int, named func() bool) (g *group, over bool) {
-	if g = f.groups[string(s.key)]; g != nil {
+	if g = f.groups[string(s.key)]; g != nil && (g.alive > 0 || g.over) {
 		return g, false
 	}
-	if f.apart() < s.cfg.Catalog.Meters[meter].MaxCombinations || named() {
-		return nil, false
+	if f.alive < s.cfg.Catalog.Meters[meter].MaxCombinations || named() {
+		return g, false
 	}
 	return f.overflow, true
 }

@@ -87,15 +87,17 @@ type family struct {
 	groups   map[string]*group // by the key of their values; nil: none
 	list     []*group
 	overflow *group // takes what is beyond the bound, and is in the list too
+	alive    int    // combinations that have a counter; the overflow is none
 }
 
 // group has the counters of one combination of dimension values.
 type group struct {
 	slot
 	key  string
-	at   int // in the list
-	dims map[string]string
-	over bool // it is the overflow
+	at    int // in the list
+	dims  map[string]string
+	over  bool // it is the overflow
+	alive int  // counters that are not to be forgotten
 }
 
 // find is that of the slot; no group has no counters.
@@ -118,12 +120,37 @@ func (f *family) each(yield func(*counter) bool) bool {
 	return true
 }
 
-// apart returns how many combinations are told apart.
-func (f *family) apart() int {
-	if f.overflow != nil {
-		return len(f.list) - 1
+// join makes k one of the counters of its slot.
+func (k *counter) join() {
+	k.slot().add(k)
+	k.lives(1)
+}
+
+// die notes that k is to be forgotten, and revive that it is not.
+func (k *counter) die() {
+	if !k.dying {
+		k.dying = true
+		k.lives(-1)
 	}
-	return len(f.list)
+}
+
+func (k *counter) revive() {
+	if k.dying {
+		k.dying = false
+		k.lives(1)
+	}
+}
+
+// lives counts k in or out of the combinations that have counters.
+func (k *counter) lives(by int) {
+	g := k.group
+	if g == nil {
+		return
+	}
+	before := g.alive
+	if g.alive += by; !g.over && (before == 0) != (g.alive == 0) {
+		k.family().alive += by
+	}
 }
 
 func (f *family) add(g *group) {

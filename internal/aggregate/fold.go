@@ -356,7 +356,7 @@ func (s *State) emitAll() {
 	slices.SortStableFunc(s.open.emits, func(a, b emission) int { return a.compare(&b.limitAt) })
 	for i := range s.open.emits {
 		if e := &s.open.emits[i]; e.withdrawn != nil {
-			s.withdraw(e.withdrawn, e.cause)
+			s.withdraw(e.withdrawn, e.next, e.cause)
 		} else {
 			s.emit(e)
 		}

@@ -82,6 +82,7 @@ func (a *limitAt) compare(b *limitAt) int {
 type emission struct {
 	limitAt
 	withdrawn *limitState
+	next      *contracts.Limit // that, as it is now
 
 	counter *counter
 	bound   *boundLimit
@@ -120,6 +121,9 @@ func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 	l, ok := s.limits[id]
 	if ok && !l.fading {
 		s.touchLimit(l)
+		if !s.goesOn(l, k, b) {
+			l.standing = nil // of another counter, in a period that has ended
+		}
 	} else {
 		l = &limitState{id: id, per: b.per, client: k.client}
 		s.limits[id] = l

@@ -78,7 +78,7 @@ func (s *State) View(name string, sel Selection) View {
 			s.viewFamily(&v, &c.slots[m], s.cfg.Catalog.Schedule, nil, sel)
 		}
 	}
-	for _, o := range c.own {
+	for _, o := range slices.SortedFunc(slices.Values(c.own), (*ownScope).compare) {
 		if meter := s.cfg.Catalog.Meters[o.meter].Name; sel.Meter == "" || sel.Meter == meter {
 			s.viewFamily(&v, &o.family, o.schedule, o, sel)
 		}
@@ -111,6 +111,15 @@ func (s *State) awaits(c *client, sel Selection) bool {
 		}
 	}
 	return false
+}
+
+// compare orders scopes for readers.
+func (o *ownScope) compare(p *ownScope) int {
+	a, b := &o.scope, &p.scope
+	return cmp.Or(
+		cmp.Compare(o.meter, p.meter), cmp.Compare(a.Contract, b.Contract), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Timezone, b.Timezone),
+		cmp.Compare(a.StartsAt, b.StartsAt), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Per, b.Per),
+	)
 }
 
 // viewFamily adds the counters of the selected period.

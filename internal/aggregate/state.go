@@ -231,7 +231,7 @@ func (s *State) Rollback() {
 		u.restore()
 	}
 	for _, c := range s.open.dying {
-		c.dying = false
+		c.revive()
 	}
 	for _, u := range s.open.limits {
 		u.limit.limitValue = u.before

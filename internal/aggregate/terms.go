@@ -51,7 +51,7 @@ func (s *State) takeAll() {
 	}
 	var concerned []*client
 	for _, c := range s.clients {
-		if len(c.terms) > 0 || len(c.limits) > 0 || len(s.terms.Of(c.name)) > 0 {
+		if len(c.terms) > 0 || len(c.limits) > 0 || len(c.own) > 0 || len(s.terms.Of(c.name)) > 0 {
 			concerned = append(concerned, c)
 		}
 	}
@@ -103,16 +103,21 @@ func (s *State) withdrawAll(c *client, change *contracts.Change) {
 		if l.fading || l.closed || len(l.standing) == 0 || s.time >= l.period.End {
 			continue
 		}
-		k, _ := s.judgeOf(l)
-		switch {
-		case k == nil:
+		k, b := s.judgeOf(l)
+		if k == nil {
 			s.open.emits = append(s.open.emits, s.withdrawal(l, change))
-		case l.period != *k.period || l.scope != k.scope:
+			continue
+		}
+		on := l.limitValue
+		on.period, on.scope, on.place, on.revision = *k.period, k.scope, b.place, b.contract.Revision
+		on.value, on.decimals, on.enforcement = b.limit.Value, b.limit.Decimals, b.limit.Enforcement
+		moved := on.period != l.period
+		if moved || on.scope != l.scope || on.place != l.place || on.revision != l.revision {
 			s.touchLimit(l)
-			l.period, l.scope = *k.period, k.scope
-			if l.period.End != usage.MaxTime {
-				s.timers.limit(l.period.End, l)
-			}
+			l.limitValue = on
+		}
+		if moved && l.period.End != usage.MaxTime {
+			s.timers.limit(l.period.End, l)
 		}
 	}
 }
@@ -208,26 +213,35 @@ func (s *State) withdrawal(l *limitState, change *contracts.Change) emission {
 		contract: l.id.contract, place: l.place, limit: l.id.limit, dimensions: l.id.dimensions, start: l.period.Start,
 	}}
 	revision := l.revision
+	var next *contracts.Contract
 	if t := s.inForce(l); t != nil {
-		e.place, e.inForce, revision = t.place, 1, t.contract.Revision
+		next, revision = t.contract, t.contract.Revision
 	} else if change != nil && change.ID == l.id.contract {
-		revision = change.Revision
+		next, revision = change.Next, change.Revision
 	} else if entry, ok := s.terms.Entry(l.id.contract); ok && entry.Contract != nil {
-		revision = entry.Contract.Revision
+		next, revision = entry.Contract, entry.Contract.Revision
 	} else if removed, ok := s.terms.Removed(l.id.contract); ok {
 		revision = removed
+	}
+	if next != nil {
+		for i := range next.Limits {
+			if next.Limits[i].ID == l.id.limit {
+				e.place, e.inForce, e.next = i, 1, &next.Limits[i]
+			}
+		}
 	}
 	e.cause = s.contractCause(revision)
 	return e
 }
 
 // withdraw clears what stood of a limit that no longer judges its counter.
-func (s *State) withdraw(l *limitState, cause *alerts.Cause) {
+// next is the limit as it is now, nil where there is none.
+func (s *State) withdraw(l *limitState, next *contracts.Limit, cause *alerts.Cause) {
 	s.touchLimit(l)
 	limit, decimals := l.value, l.decimals
 	l.revision = *cause.Offset
-	if b := s.inForce(l); b != nil {
-		limit, decimals, l.enforcement = b.limit.Value, b.limit.Decimals, b.limit.Enforcement
+	if next != nil {
+		limit, decimals, l.enforcement = next.Value, next.Decimals, next.Enforcement
 	}
 	passed := l.standing
 	l.standing = nil

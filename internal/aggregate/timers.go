@@ -195,7 +195,7 @@ func (s *State) expire(k *counter) {
 		s.timers.at(at).counters = append(s.timers.at(at).counters, k)
 		return
 	}
-	k.dying = true
+	k.die()
 	s.open.dying = append(s.open.dying, k)
 	s.open.touched = true
 	dims := k.dims()

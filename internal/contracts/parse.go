@@ -100,8 +100,6 @@ func parseLimit(raw []byte, c *Contract, zone string, catalog *usage.Catalog) (L
 		o.required("limit", &value),
 		o.value("thresholds", &labels),
 		o.value("enforcement", &l.Enforcement),
-		o.value("where", &l.Where),
-		o.value("per", &l.Per),
 	); err != nil {
 		return Limit{}, firstOf(err)
 	}
@@ -118,11 +116,8 @@ func parseLimit(raw []byte, c *Contract, zone string, catalog *usage.Catalog) (L
 	if l.Enforcement != Hard && l.Enforcement != Soft {
 		return Limit{}, invalid("enforcement: %q is neither hard nor soft", l.Enforcement)
 	}
-	for _, dimension := range slices.Sorted(maps.Keys(l.Where)) {
-		return Limit{}, invalid("where: %q is not a dimension of meter %q", dimension, l.MeterName)
-	}
-	for _, dimension := range l.Per {
-		return Limit{}, invalid("per: %q is not a dimension of meter %q", dimension, l.MeterName)
+	if err := o.dimensions(&l, catalog.Meters[l.Meter].Dimensions); err != nil {
+		return Limit{}, err
 	}
 	if l.Value, err = positive("limit", value, l.Decimals); err != nil {
 		return Limit{}, err
@@ -132,6 +127,82 @@ func parseLimit(raw []byte, c *Contract, zone string, catalog *usage.Catalog) (L
 	}
 	l.Thresholds, err = parseThresholds(labels, l.Value, l.Decimals)
 	return l, err
+}
+
+// dimensions reads where and per, whose names must be dimensions of l's meter
+// and, all together, different ones. Per is put in order. Where nothing is named
+// they are nil, as when their keys are not there.
+func (o object) dimensions(l *Limit, of []usage.Dimension) error {
+	var err error
+	if l.Where, err = o.where(); err != nil {
+		return err
+	}
+	known := func(name string) bool {
+		return slices.ContainsFunc(of, func(d usage.Dimension) bool { return d.Name == name })
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Where)) {
+		switch value := l.Where[name]; {
+		case !known(name):
+			return invalid("where: %q is not a dimension of meter %q", name, l.MeterName)
+		case len(value) > usage.MaxIDBytes:
+			return invalid("where: the value of %q has %d bytes, more than %d", name, len(value), usage.MaxIDBytes)
+		}
+	}
+	if err := o.value("per", &l.Per); err != nil {
+		return err
+	}
+	for i, name := range l.Per {
+		_, required := l.Where[name]
+		switch {
+		case !known(name):
+			return invalid("per: %q is not a dimension of meter %q", name, l.MeterName)
+		case required:
+			return invalid("per: %q is in where already", name)
+		case slices.Contains(l.Per[:i], name):
+			return invalid("per: %q is there twice", name)
+		}
+	}
+	slices.Sort(l.Per)
+	if len(l.Per) == 0 {
+		l.Per = nil
+	}
+	return nil
+}
+
+// where reads the values that where asks for, each under a name of its own.
+func (o object) where() (map[string]string, error) {
+	raw, ok := o["where"]
+	if !ok {
+		return nil, nil
+	}
+	if string(raw) == "null" {
+		return nil, invalid("where: null; leave the key out")
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, invalid("where: wrong type")
+	}
+	var pairs map[string]string
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, invalid("where: wrong type")
+		}
+		name, _ := t.(string) // a decoder gives no other token here
+		if _, twice := pairs[name]; twice {
+			return nil, invalid("where: %q is there twice", name)
+		}
+		t, err = d.Token()
+		value, ok := t.(string)
+		if err != nil || !ok {
+			return nil, invalid("where: the value of %q is not a string", name)
+		}
+		if pairs == nil {
+			pairs = map[string]string{}
+		}
+		pairs[name] = value
+	}
+	return pairs, nil
 }
 
 // scheduleOf is usage.NewSchedule for authors of contracts: a zone that is

@@ -1,8 +1,10 @@
 package contracts_test
 
 import (
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +15,8 @@ import (
 	"github.com/meterd/meterd/internal/usage"
 )
 
-// catalog has a meter without decimals and one with two, by month in UTC.
+// catalog has a meter without decimals, one with two and one with dimensions, by
+// month in UTC.
 func catalog(t testing.TB) *usage.Catalog {
 	t.Helper()
 	month, err := usage.NewSchedule(usage.Month, "UTC")
@@ -21,6 +24,8 @@ func catalog(t testing.TB) *usage.Catalog {
 	return &usage.Catalog{Schedule: month, Meters: []usage.Meter{
 		{Name: "bytes_out", Aggregation: usage.Sum},
 		{Name: "gb_hours", Aggregation: usage.Sum, Decimals: 2},
+		{Name: "calls", Aggregation: usage.Count, Dimensions: []usage.Dimension{{Name: "endpoint", Field: 2}, {Name: "method", Field: 0}, {Name: "region", Field: 1}}},
+		{Name: "users", Aggregation: usage.Unique, Value: 3},
 	}}
 }
 
@@ -38,6 +43,11 @@ func contractOf(limits string) string {
 
 // limitOf is a limit of bytes_out with more of its keys.
 func limitOf(more string) string { return contractOf(`{"id":"l","meter":"bytes_out"` + more + `}`) }
+
+// callsOf is a limit of calls, which has dimensions, with more of its keys.
+func callsOf(more string) string {
+	return contractOf(`{"id":"l","meter":"calls","limit":"1"` + more + `}`)
+}
 
 func TestParseReadsTheWhole(t *testing.T) {
 	t.Parallel()
@@ -113,6 +123,37 @@ func TestParseZones(t *testing.T) {
 	require.Equal(t, c.StartsAt, c.Limits[0].Schedule.Anchor, "anniversaries are counted from the start of the contract")
 	require.Equal(t, "Asia/Tokyo", c.Limits[1].Schedule.Zone.String())
 	require.Equal(t, usage.Hour, c.Limits[1].Schedule.Kind)
+}
+
+func TestParseDimensions(t *testing.T) {
+	t.Parallel()
+
+	tests := map[string]struct {
+		keys  string
+		where map[string]string
+		per   []string
+	}{
+		"none":                            {"", nil, nil},
+		"none of either":                  {`,"where":{},"per":[]`, nil, nil},
+		"one required":                    {`,"where":{"region":"eu"}`, map[string]string{"region": "eu"}, nil},
+		"the empty value is one":          {`,"where":{"region":""}`, map[string]string{"region": ""}, nil},
+		"the overflow is one":             {`,"where":{"region":"__overflow__"}`, map[string]string{"region": usage.OverflowValue}, nil},
+		"all required":                    {`,"where":{"region":"eu","method":"GET","endpoint":"/v1"}`, map[string]string{"region": "eu", "method": "GET", "endpoint": "/v1"}, nil},
+		"each value for itself, in order": {`,"per":["region","endpoint","method"]`, nil, []string{"endpoint", "method", "region"}},
+		"both":                            {`,"per":["method"],"where":{"region":"eu"}`, map[string]string{"region": "eu"}, []string{"method"}},
+		"a value of 256 bytes":            {`,"where":{"region":"` + strings.Repeat("r", 256) + `"}`, map[string]string{"region": strings.Repeat("r", 256)}, nil},
+		"escapes are what they mean":      {`,"where":{"reg\u0069on":"\u0065u"}`, map[string]string{"region": "eu"}, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			c, err := contracts.Parse([]byte("a"), []byte(callsOf(tt.keys)), 0, catalog(t))
+			require.NoError(t, err)
+			require.Equal(t, tt.where, c.Limits[0].Where)
+			require.Equal(t, tt.per, c.Limits[0].Per)
+		})
+	}
 }
 
 func TestParseAccepts(t *testing.T) {
@@ -214,7 +255,21 @@ func TestParseRejects(t *testing.T) {
 		"a threshold label twice":              {limitOf(`,"limit":"1","thresholds":["80%","100%","80%"]`), `thresholds: "80%" is there twice`},
 		"an unknown enforcement":               {limitOf(`,"limit":"1","enforcement":"firm"`), `enforcement: "firm"`},
 		"a dimension that is not there":        {limitOf(`,"limit":"1","where":{"endpoint":"/x"}`), `where: "endpoint"`},
-		"a where of other types":               {limitOf(`,"limit":"1","where":{"endpoint":1}`), "where: wrong type"},
+		"a where of other types":               {limitOf(`,"limit":"1","where":{"endpoint":1}`), `where: the value of "endpoint" is not a string`},
+		"a where that is no object":            {callsOf(`,"where":["region"]`), "where: wrong type"},
+		"a where with a null":                  {callsOf(`,"where":{"region":null}`), `where: the value of "region" is not a string`},
+		"a where with more below":              {callsOf(`,"where":{"region":{"a":"b"}}`), `where: the value of "region" is not a string`},
+		"a where with a boolean":               {callsOf(`,"where":{"region":true}`), `where: the value of "region" is not a string`},
+		"a where twice":                        {callsOf(`,"where":{"region":"a","region":"b"}`), `where: "region" is there twice`},
+		"a where of 257 bytes":                 {callsOf(`,"where":{"region":"` + strings.Repeat("r", 257) + `"}`), `where: the value of "region" has 257 bytes, more than 256`},
+		"a dimension by its path":              {callsOf(`,"where":{"properties.region":"eu"}`), `where: "properties.region" is not a dimension of meter "calls"`},
+		"another where beside a good one":      {callsOf(`,"where":{"region":"eu","zone":"a"}`), `where: "zone" is not a dimension of meter "calls"`},
+		"a dimension in where and per":         {callsOf(`,"where":{"region":"eu"},"per":["method","region"]`), `per: "region" is in where already`},
+		"a dimension twice in per":             {callsOf(`,"per":["region","method","region"]`), `per: "region" is there twice`},
+		"an unknown one in per":                {callsOf(`,"per":["region","zone"]`), `per: "zone" is not a dimension of meter "calls"`},
+		"a per of other types":                 {callsOf(`,"per":["region",1]`), "per: wrong type"},
+		"a per that is one text":               {callsOf(`,"per":"region"`), "per: wrong type"},
+		"a per of a null":                      {callsOf(`,"per":[null]`), `per: "" is not a dimension of meter "calls"`},
 		"a per that is not there":              {limitOf(`,"limit":"1","per":["region"]`), `per: "region"`},
 	}
 	for name, tt := range tests {
@@ -274,6 +329,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a"), []byte(limitOf(`,"limit":"10","thresholds":["33.3%","7"],"period":"anniversary"`)))
 	f.Add([]byte("a"), []byte(contractOf(everyPeriod())))
 	f.Add([]byte("a"), []byte(limitOf(`,"limit":"1","where":{"a":"b"}`)))
+	f.Add([]byte("a"), []byte(callsOf(`,"where":{"region":"eu"},"per":["method","endpoint"]`)))
 	meters := catalog(f)
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		c, err := contracts.Parse(key, value, 3, meters)
@@ -292,6 +348,10 @@ func FuzzParse(f *testing.F) {
 			ids[l.ID] = true
 			require.Positive(t, l.Value)
 			require.Equal(t, meters.Meters[l.Meter].Name, l.MeterName)
+			require.IsIncreasing(t, append([]string{""}, l.Per...))
+			for _, name := range slices.Concat(l.Per, slices.Collect(maps.Keys(l.Where))) {
+				require.True(t, slices.ContainsFunc(meters.Meters[l.Meter].Dimensions, func(d usage.Dimension) bool { return d.Name == name }))
+			}
 			labels, last := map[string]bool{}, usage.Quantity(1)
 			for _, threshold := range l.Thresholds {
 				require.False(t, labels[threshold.Label])

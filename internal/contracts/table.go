@@ -61,6 +61,7 @@ type Change struct {
 	Contracts []*Contract // in order of their ids
 	ID        string      // the contract that changed
 	Revision  int64       // the offset of the record that changed it
+	Next      *Contract   // what it is from then on, of this client or another; nil: nothing
 }
 
 // maxChanges bounds the history of changes that Table keeps. Whoever is
@@ -128,7 +129,7 @@ func (t *Table) Apply(key, value []byte, revision int64) error {
 	t.entries[id] = &Entry{ID: id, Contract: contract, Revision: revision}
 	list := append(without(t.clients[contract.Client], id), contract)
 	slices.SortFunc(list, func(a, b *Contract) int { return cmp.Compare(a.ID, b.ID) })
-	t.set(contract.Client, list, id, revision)
+	t.set(Change{Client: contract.Client, Contracts: list, ID: id, Revision: revision, Next: contract})
 	return nil
 }
 
@@ -142,24 +143,26 @@ func (t *Table) drop(old, next *Contract, revision int64) {
 	if next != nil && next.Client == old.Client {
 		return
 	}
-	t.set(old.Client, without(t.clients[old.Client], old.ID), old.ID, revision)
+	t.set(Change{Client: old.Client, Contracts: without(t.clients[old.Client], old.ID), ID: old.ID, Revision: revision, Next: next})
 }
 
 func without(list []*Contract, id string) []*Contract {
 	return slices.DeleteFunc(slices.Clone(list), func(c *Contract) bool { return c.ID == id })
 }
 
-func (t *Table) set(client string, list []*Contract, id string, revision int64) {
-	if len(list) == 0 {
-		delete(t.clients, client)
+// set makes the next change.
+func (t *Table) set(c Change) {
+	if len(c.Contracts) == 0 {
+		delete(t.clients, c.Client)
 	} else {
-		t.clients[client] = list
+		t.clients[c.Client] = c.Contracts
 	}
 	t.version++
+	c.Version = t.version
 	if len(t.changes) >= 2*maxChanges {
 		t.changes = slices.Clone(t.changes[len(t.changes)-maxChanges:])
 	}
-	t.changes = append(t.changes, Change{Version: t.version, Client: client, Contracts: list, ID: id, Revision: revision})
+	t.changes = append(t.changes, c)
 }
 
 // Position returns the offset of the next record to take in.

@@ -62,6 +62,9 @@ func BenchmarkDecode(b *testing.B) {
 	tail := len(str("gateway-eu-1")) + len(cat(num(-2), num(0), str("endpoint"), str("/v1/search"), str("region"), str("eu-central"), num(0)))
 	asJSON := schema.DefaultDecoderConfig()
 	asJSON.Format = schema.JSON
+	fields, jsonFields := schema.DefaultDecoderConfig(), asJSON
+	fields.Mapping.Fields = []string{"meter", "quantity", "properties.region", "properties.endpoint"}
+	jsonFields.Mapping = fields.Mapping
 	for _, bm := range []struct {
 		name   string
 		config schema.DecoderConfig
@@ -70,7 +73,9 @@ func BenchmarkDecode(b *testing.B) {
 	}{
 		{"avro", schema.DefaultDecoderConfig(), schema.UsageEventSchema, value},
 		{"avro-wanted-only", schema.DefaultDecoderConfig(), wanted, value[:len(value)-tail]},
+		{"avro-fields", fields, schema.UsageEventSchema, value},
 		{"json", asJSON, schema.UsageEventSchema, json},
+		{"json-fields", jsonFields, schema.UsageEventSchema, json},
 	} {
 		b.Run(bm.name, func(b *testing.B) {
 			h := decoder(b, bm.config, bm.schema)
@@ -113,10 +118,12 @@ func BenchmarkAppendCounter(b *testing.B) {
 	plain := counterRecord()
 	grouped := counterRecord()
 	grouped.Dimensions = map[string]string{"endpoint": "/v1/search", "region": "eu-central"}
+	distinct := counterRecord()
+	distinct.Distinct = make([]byte, 8<<10)
 	for _, bm := range []struct {
 		name   string
 		record *aggregate.CounterRecord
-	}{{"plain", plain}, {"dimensions", grouped}} {
+	}{{"plain", plain}, {"dimensions", grouped}, {"distinct", distinct}} {
 		b.Run(bm.name, func(b *testing.B) {
 			var dst []byte
 			b.ReportAllocs()

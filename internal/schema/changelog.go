@@ -34,10 +34,10 @@ var LimitEventSchema string
 // schema of a later version has another fingerprint, beside which the old one
 // stays readable.
 const (
-	counterFingerprint  uint64 = 0xbb29c67e21e55f83
-	limitFingerprint    uint64 = 0x584a33f63d64c9b0
+	counterFingerprint  uint64 = 0x6237b13ee48190be
+	limitFingerprint    uint64 = 0xfd08c8a6455b5360
 	positionFingerprint uint64 = 0xcf93ea79cbe09112
-	dedupeFingerprint   uint64 = 0xf7b35c3fe4823b17
+	dedupeFingerprint   uint64 = 0x7ca60261b079d69b
 )
 
 // The head of a single-object encoding.
@@ -75,11 +75,16 @@ func AppendCounter(dst []byte, r *aggregate.CounterRecord) []byte {
 	dst = binary.AppendVarint(dst, int64(max(0, slices.Index(seedStates, r.Seed.State))))
 	dst = binary.AppendVarint(dst, int64(r.Seed.Usage))
 	dst = binary.AppendVarint(dst, r.Seed.Events)
-	return binary.AppendVarint(dst, r.Seed.Boundary)
+	dst = binary.AppendVarint(dst, r.Seed.Boundary)
+	if r.Seed.Cut == 0 && len(r.Distinct) == 0 { // as nearly all are
+		return append(dst, 0, 0)
+	}
+	dst = binary.AppendVarint(dst, int64(r.Seed.Cut))
+	return append(binary.AppendVarint(dst, int64(len(r.Distinct))), r.Distinct...)
 }
 
-// AppendLimit appends the changelog's value of r. It fails only where the last
-// limit event has no JSON.
+// AppendLimit appends the changelog's value of r. It fails only where a limit
+// event has no JSON, or a kind or cause that does not exist.
 func AppendLimit(dst []byte, r *aggregate.LimitRecord) ([]byte, error) {
 	enforcement := slices.Index(enforcements, r.Enforcement)
 	if enforcement < 0 {
@@ -89,6 +94,8 @@ func AppendLimit(dst []byte, r *aggregate.LimitRecord) ([]byte, error) {
 	dst = appendString(dst, r.Contract)
 	dst = appendString(dst, r.Limit)
 	dst = appendDimensions(dst, r.Dimensions)
+	dst = appendDimensions(dst, r.Where)
+	dst = binary.AppendVarint(dst, int64(r.Place))
 	dst = appendPeriod(dst, &r.Period)
 	dst = appendString(dst, r.Client)
 	dst = appendString(dst, r.Meter)
@@ -97,25 +104,41 @@ func AppendLimit(dst []byte, r *aggregate.LimitRecord) ([]byte, error) {
 	dst = binary.AppendVarint(dst, int64(r.Value))
 	dst = binary.AppendVarint(dst, int64(r.Decimals))
 	dst = binary.AppendVarint(dst, int64(enforcement))
-	if len(r.Standing) > 0 {
-		dst = binary.AppendVarint(dst, int64(len(r.Standing)))
-		for _, t := range r.Standing {
-			dst = appendString(dst, t.Label)
-			dst = binary.AppendVarint(dst, int64(t.Value))
-		}
-	}
-	dst = append(dst, 0)
+	dst = appendArray(dst, r.Standing, func(dst []byte, t contracts.Threshold) []byte {
+		return appendNumber(appendString(dst, t.Label), t.Value)
+	})
 	dst = binary.AppendVarint(dst, r.Sequence)
 	dst = appendBool(dst, r.Closed)
 	if r.Last == nil {
-		return binary.AppendVarint(dst, 0), nil
+		dst = binary.AppendVarint(dst, 0)
+	} else {
+		last, err := appendEventJSON(nil, r.Last)
+		if err != nil {
+			return dst, fmt.Errorf("limit %q: %w", r.Limit, err)
+		}
+		dst = binary.AppendVarint(dst, 1)
+		dst = append(binary.AppendVarint(dst, int64(len(last))), last...)
 	}
-	last, err := appendEventJSON(nil, r.Last)
-	if err != nil {
-		return dst, fmt.Errorf("limit %q: %w", r.Limit, err)
+	for i := range r.Told {
+		if t := &r.Told[i]; !slices.Contains(eventKinds, t.Kind) || !slices.Contains(causeKinds, t.Cause.Kind) {
+			return dst, fmt.Errorf("limit %q: %w", r.Limit, errNoSymbol)
+		}
 	}
-	dst = binary.AppendVarint(dst, 1)
-	return append(binary.AppendVarint(dst, int64(len(last))), last...), nil
+	return appendArray(dst, r.Told, appendTelling), nil
+}
+
+// appendTelling appends what is remembered of a limit event.
+func appendTelling(dst []byte, t aggregate.Telling) []byte {
+	dst = binary.AppendVarint(dst, t.Sequence)
+	dst = binary.AppendVarint(dst, int64(slices.Index(eventKinds, t.Kind)))
+	dst = appendArray(dst, t.Labels, appendString)
+	dst = appendString(dst, t.Before)
+	dst = appendString(dst, t.After)
+	dst = binary.AppendVarint(dst, t.Revision)
+	dst = appendCause(dst, &t.Cause)
+	dst = appendBool(dst, t.Late)
+	dst = appendNumber(dst, t.DecidedAt)
+	return appendBool(dst, t.Silent)
 }
 
 // AppendPosition appends the changelog's value of r.
@@ -132,11 +155,12 @@ const hashBytes = 16
 
 // AppendDedupe appends the changelog's value of r.
 func AppendDedupe(dst []byte, r *aggregate.DedupeRecord) []byte {
-	dst = slices.Grow(dst, objectHeader+4*binary.MaxVarintLen64+len(r.Hashes)*hashBytes)
+	dst = slices.Grow(dst, objectHeader+4*binary.MaxVarintLen64+1+len(r.Hashes)*hashBytes)
 	dst = appendObjectHeader(dst, dedupeFingerprint)
 	dst = binary.AppendVarint(dst, int64(r.Bucket))
 	dst = binary.AppendVarint(dst, r.Offset)
 	dst = binary.AppendVarint(dst, int64(r.Piece))
+	dst = appendBool(dst, r.Void)
 	dst = binary.AppendVarint(dst, int64(len(r.Hashes)*hashBytes))
 	for _, h := range r.Hashes {
 		dst = binary.BigEndian.AppendUint64(dst, h.Hi)
@@ -154,7 +178,9 @@ func appendScope(dst []byte, s *aggregate.Scope) []byte {
 	dst = appendString(dst, s.Contract)
 	dst = appendString(dst, string(s.Kind))
 	dst = appendString(dst, s.Timezone)
-	return binary.AppendVarint(dst, int64(s.StartsAt))
+	dst = binary.AppendVarint(dst, int64(s.StartsAt))
+	dst = appendString(dst, s.Where)
+	return appendString(dst, s.Per)
 }
 
 func appendPeriod(dst []byte, p *usage.Period) []byte {

@@ -45,7 +45,10 @@ func (d *ChangelogDecoder) Decode(key, value []byte) (any, error) {
 	case positionFingerprint:
 		kind, record = aggregate.PositionKind, r.position()
 	case dedupeFingerprint:
-		kind, record = aggregate.DedupeKind, r.dedupe()
+		d := r.dedupe()
+		if kind, record = aggregate.DedupeKind, d; d.Void {
+			kind = aggregate.VoidKind
+		}
 	default:
 		return nil, fmt.Errorf("%w: schema fingerprint %016x is not known", ErrForeign, fingerprint)
 	}
@@ -61,7 +64,9 @@ func (d *ChangelogDecoder) Decode(key, value []byte) (any, error) {
 // KindOfKey returns the kind of record that stands under a key of the
 // changelog, or "" for a key that is none.
 func KindOfKey(key []byte) string {
-	for _, kind := range [...]string{aggregate.CounterKind, aggregate.LimitKind, aggregate.PositionKind, aggregate.DedupeKind} {
+	for _, kind := range [...]string{
+		aggregate.CounterKind, aggregate.LimitKind, aggregate.PositionKind, aggregate.DedupeKind, aggregate.VoidKind,
+	} {
 		if n := len(kind); len(key) > n+4 && string(key[:2]) == `["` && string(key[2:n+2]) == kind && string(key[n+2:n+4]) == `",` {
 			return kind
 		}
@@ -74,14 +79,15 @@ func (r *reader) counter() *aggregate.CounterRecord {
 		Client: r.string(), Meter: r.shared(), Scope: r.scope(), Dimensions: r.dimensions(), Period: r.period(),
 		Decimals: r.decimals(), Total: r.quantity(), Events: r.long(), First: r.time(), Last: r.time(),
 		Seed: aggregate.Seed{
-			State: seedStates[r.index(len(seedStates))], Usage: r.quantity(), Events: r.long(), Boundary: r.long(),
+			State: seedStates[r.index(len(seedStates))], Usage: r.quantity(), Events: r.long(), Boundary: r.long(), Cut: r.time(),
 		},
+		Distinct: r.copied(),
 	}
 }
 
 func (r *reader) limit() *aggregate.LimitRecord {
 	l := &aggregate.LimitRecord{
-		Contract: r.string(), Limit: r.string(), Dimensions: r.dimensions(), Period: r.period(),
+		Contract: r.string(), Limit: r.string(), Dimensions: r.dimensions(), Where: r.dimensions(), Place: r.int(), Period: r.period(),
 		Client: r.string(), Meter: r.shared(), Scope: r.scope(), Revision: r.long(), Value: r.quantity(),
 		Decimals: r.decimals(), Enforcement: enforcements[r.index(len(enforcements))],
 	}
@@ -89,15 +95,23 @@ func (r *reader) limit() *aggregate.LimitRecord {
 		l.Standing = append(l.Standing, contracts.Threshold{Label: r.shared(), Value: r.quantity()})
 	})
 	l.Sequence, l.Closed = r.long(), r.bool()
-	if r.index(2) == 0 {
-		return l
+	if r.index(2) == 1 {
+		last, err := decodeEventJSON(r.bytes())
+		if err != nil && r.err == nil {
+			r.fail("last limit event: %s", strings.TrimPrefix(err.Error(), ErrForeign.Error()+": "))
+		}
+		l.Last = last
 	}
-	last, err := decodeEventJSON(r.bytes())
-	if err != nil && r.err == nil {
-		r.fail("last limit event: %s", strings.TrimPrefix(err.Error(), ErrForeign.Error()+": "))
-	}
-	l.Last = last
+	r.blocks(func() { l.Told = append(l.Told, r.telling()) })
 	return l
+}
+
+func (r *reader) telling() aggregate.Telling {
+	t := aggregate.Telling{Sequence: r.long(), Kind: eventKinds[r.index(len(eventKinds))]}
+	r.blocks(func() { t.Labels = append(t.Labels, r.shared()) })
+	t.Before, t.After, t.Revision = r.string(), r.string(), r.long()
+	t.Cause, t.Late, t.DecidedAt, t.Silent = r.cause(), r.bool(), r.time(), r.bool()
+	return t
 }
 
 func (r *reader) position() *aggregate.PositionRecord {
@@ -105,7 +119,7 @@ func (r *reader) position() *aggregate.PositionRecord {
 }
 
 func (r *reader) dedupe() *aggregate.DedupeRecord {
-	d := &aggregate.DedupeRecord{Bucket: r.time(), Offset: r.long(), Piece: r.int()}
+	d := &aggregate.DedupeRecord{Bucket: r.time(), Offset: r.long(), Piece: r.int(), Void: r.bool()}
 	b := r.bytes()
 	if len(b)%hashBytes != 0 {
 		r.fail("%d bytes of hashes", len(b))
@@ -122,7 +136,10 @@ func (r *reader) dedupe() *aggregate.DedupeRecord {
 
 func (r *reader) scope() (s aggregate.Scope) {
 	if r.index(2) == 1 {
-		s = aggregate.Scope{Contract: r.string(), Kind: usage.Kind(r.shared()), Timezone: r.shared(), StartsAt: r.time()}
+		s = aggregate.Scope{
+			Contract: r.string(), Kind: usage.Kind(r.shared()), Timezone: r.shared(), StartsAt: r.time(),
+			Where: r.shared(), Per: r.shared(),
+		}
 	}
 	return s
 }

@@ -33,80 +33,10 @@ func hamba(tb testing.TB, text string) avro.Schema {
 	return s
 }
 
-// genericPeriod and the functions below make what hamba reads and writes
-// without types.
-func genericPeriod(p usage.Period) map[string]any {
-	return map[string]any{"id": p.ID, "start": int64(p.Start), "end": int64(p.End), "timezone": p.Timezone}
-}
-
-func genericScope(s aggregate.Scope, name string) any {
-	if s.Default() {
-		return nil
-	}
-	return map[string]any{name: map[string]any{
-		"contract": s.Contract, "period": string(s.Kind), "timezone": s.Timezone, "starts_at": int64(s.StartsAt),
-	}}
-}
-
-func genericMap(m map[string]string) map[string]any {
-	g := map[string]any{}
-	for k, v := range m {
-		g[k] = v
-	}
-	return g
-}
-
-func genericCounter(r *aggregate.CounterRecord) map[string]any {
-	return map[string]any{
-		"client": r.Client, "meter": r.Meter, "scope": genericScope(r.Scope, "meterd.changelog.Scope"),
-		"dimensions": genericMap(r.Dimensions), "period": genericPeriod(r.Period), "decimals": r.Decimals,
-		"total": int64(r.Total), "events": r.Events, "first_event": int64(r.First), "last_event": int64(r.Last),
-		"seed": map[string]any{
-			"state": string(r.Seed.State), "usage": int64(r.Seed.Usage), "events": r.Seed.Events, "boundary": r.Seed.Boundary,
-		},
-	}
-}
-
-func genericLimit(r *aggregate.LimitRecord, last any) map[string]any {
-	standing := []any{}
-	for _, t := range r.Standing {
-		standing = append(standing, map[string]any{"label": t.Label, "value": int64(t.Value)})
-	}
-	return map[string]any{
-		"contract": r.Contract, "limit": r.Limit, "dimensions": genericMap(r.Dimensions), "period": genericPeriod(r.Period),
-		"client": r.Client, "meter": r.Meter, "scope": genericScope(r.Scope, "meterd.changelog.Scope"),
-		"revision": r.Revision, "value": int64(r.Value), "decimals": r.Decimals, "enforcement": string(r.Enforcement),
-		"standing": standing, "sequence": r.Sequence, "closed": r.Closed, "last": last,
-	}
-}
-
-func limitRecord() *aggregate.LimitRecord {
-	return &aggregate.LimitRecord{
-		Contract: "acme-2026", Limit: "traffic", Dimensions: map[string]string{"region": "eu"},
-		Period: usage.Period{ID: "lifetime", Start: usage.MinTime, End: usage.MaxTime, Timezone: "UTC"},
-		Client: "acme", Meter: "bytes_out",
-		Scope:    aggregate.Scope{Contract: "acme-2026", Kind: usage.Anniversary, Timezone: "Europe/Berlin", StartsAt: 1_700_000_000_000},
-		Revision: 42, Value: 1_000_000, Decimals: 2, Enforcement: contracts.Soft,
-		Standing: []contracts.Threshold{{Label: "50%", Value: 500_000}, {Label: "80%", Value: 800_000}},
-		Sequence: 7, Closed: true, Last: limitEvent(),
-	}
-}
-
-// checkAgainstHamba demands that value is what hamba writes for generic.
-func checkAgainstHamba(t require.TestingT, s avro.Schema, generic map[string]any, value []byte) {
-	body, err := avro.Config{DisableBlockSizeHeader: true}.Freeze().Marshal(s, generic)
-	require.NoError(t, err)
-	fingerprint, err := s.FingerprintUsing(avro.CRC64AvroLE)
-	require.NoError(t, err)
-	require.Equal(t, append(append([]byte{0xc3, 0x01}, fingerprint...), body...), value)
-}
-
 func TestChangelogIsSingleObjectEncoding(t *testing.T) {
 	t.Parallel()
 
-	counter := counterRecord()
-	counter.Dimensions = map[string]string{"endpoint": "/v1/search"}
-	counter.Scope = limitRecord().Scope
+	counter := boundedCounter()
 	checkAgainstHamba(t, hamba(t, schemaText(t, "counter")), genericCounter(counter), schema.AppendCounter(nil, counter))
 	checkAgainstHamba(t, hamba(t, schemaText(t, "counter")), genericCounter(counterRecord()), schema.AppendCounter(nil, counterRecord()))
 
@@ -118,7 +48,7 @@ func TestChangelogIsSingleObjectEncoding(t *testing.T) {
 	last, err := codec.Append(nil, limit.Last)
 	require.NoError(t, err)
 	checkAgainstHamba(t, hamba(t, schemaText(t, "limit")), genericLimit(limit, map[string]any{"string": string(last)}), value)
-	limit.Last, limit.Standing = nil, nil
+	limit.Last, limit.Standing, limit.Told, limit.Where = nil, nil, nil, nil
 	value, err = schema.AppendLimit(nil, limit)
 	require.NoError(t, err)
 	checkAgainstHamba(t, hamba(t, schemaText(t, "limit")), genericLimit(limit, nil), value)
@@ -128,13 +58,13 @@ func TestChangelogIsSingleObjectEncoding(t *testing.T) {
 		"position": int64(12), "time": int64(math.MinInt64), "boundary": int64(3), "boundary_time": int64(1_700_000_000_000),
 	}, schema.AppendPosition(nil, position))
 
-	dedupe := &aggregate.DedupeRecord{Bucket: 60_000, Offset: 99, Piece: 1, Hashes: []aggregate.Hash{{Hi: 1, Lo: 2}, {Hi: math.MaxUint64, Lo: 3}}}
+	dedupe := &aggregate.DedupeRecord{Bucket: 60_000, Offset: 99, Piece: 1, Void: true, Hashes: []aggregate.Hash{{Hi: 1, Lo: 2}, {Hi: math.MaxUint64, Lo: 3}}}
 	hashes := binary.BigEndian.AppendUint64(nil, 1)
 	for _, n := range []uint64{2, math.MaxUint64, 3} {
 		hashes = binary.BigEndian.AppendUint64(hashes, n)
 	}
 	checkAgainstHamba(t, hamba(t, schemaText(t, "dedupe")), map[string]any{
-		"bucket": int64(60_000), "offset": int64(99), "piece": 1, "hashes": hashes,
+		"bucket": int64(60_000), "offset": int64(99), "piece": 1, "void": true, "hashes": hashes,
 	}, schema.AppendDedupe(nil, dedupe))
 }
 
@@ -210,7 +140,7 @@ func TestChangelogComesBack(t *testing.T) {
 		if rapid.Bool().Draw(t, "default") {
 			return aggregate.Scope{}
 		}
-		return aggregate.Scope{Contract: text.Draw(t, "contract"), Kind: usage.Kind(text.Draw(t, "kind")), Timezone: text.Draw(t, "zone"), StartsAt: instant.Draw(t, "starts")}
+		return aggregate.Scope{Contract: text.Draw(t, "contract"), Kind: usage.Kind(text.Draw(t, "kind")), Timezone: text.Draw(t, "zone"), StartsAt: instant.Draw(t, "starts"), Where: text.Draw(t, "where"), Per: text.Draw(t, "per")}
 	})
 	quantity := rapid.Custom(func(t *rapid.T) usage.Quantity { return usage.Quantity(long.Draw(t, "quantity")) })
 	decimals := rapid.IntRange(0, usage.MaxDecimals)
@@ -227,7 +157,11 @@ func TestChangelogComesBack(t *testing.T) {
 				Seed: aggregate.Seed{
 					State: rapid.SampledFrom([]aggregate.SeedState{"none", "pending", "exact", "bounded", "failed"}).Draw(t, "state"),
 					Usage: quantity.Draw(t, "seed"), Events: long.Draw(t, "seed events"), Boundary: long.Draw(t, "boundary"),
+					Cut: instant.Draw(t, "cut"),
 				},
+			}
+			if set := rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "distinct"); len(set) > 0 {
+				want.Distinct = set
 			}
 			value := schema.AppendCounter(nil, want)
 			got, err := d.Decode(want.AppendCounterKey(nil), value)
@@ -241,8 +175,16 @@ func TestChangelogComesBack(t *testing.T) {
 	t.Run("limits", func(t *testing.T) {
 		t.Parallel()
 		var d schema.ChangelogDecoder
+		oracle := hamba(t, schemaText(t, "limit"))
+		codec, err := schema.NewEventCodec(schema.JSON, 0)
+		require.NoError(t, err)
 		rapid.Check(t, func(t *rapid.T) {
 			want := limitRecord()
+			want.Where, want.Place = dimensions.Draw(t, "where"), rapid.IntRange(0, math.MaxInt32).Draw(t, "place")
+			want.Told = nil
+			for range rapid.IntRange(0, 4).Draw(t, "told") {
+				want.Told = append(want.Told, drawTelling(t))
+			}
 			want.Dimensions, want.Period, want.Scope = dimensions.Draw(t, "dimensions"), period.Draw(t, "period"), scope.Draw(t, "scope")
 			want.Value, want.Decimals = quantity.Draw(t, "value"), decimals.Draw(t, "decimals")
 			want.Closed = rapid.Bool().Draw(t, "closed")
@@ -258,6 +200,11 @@ func TestChangelogComesBack(t *testing.T) {
 			got, err := d.Decode([]byte(want.Key()), value)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
+			last, err := codec.Append(nil, limitEvent())
+			require.NoError(t, err)
+			r := avro.NewReader(nil, 0).Reset(value[10:])
+			require.Equal(t, genericLimit(want, genericOptional("string", want.Last, func(alerts.Event) any { return string(last) })), r.ReadNext(oracle))
+			require.NoError(t, r.Error)
 		})
 	})
 
@@ -266,11 +213,30 @@ func TestChangelogComesBack(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, position, got)
 	for _, hashes := range [][]aggregate.Hash{nil, {{Hi: 1, Lo: 2}}, slices.Repeat([]aggregate.Hash{{Hi: 3, Lo: math.MaxUint64}}, 1000)} {
-		dedupe := &aggregate.DedupeRecord{Bucket: -5, Offset: 8, Piece: 2, Hashes: hashes}
+		dedupe := &aggregate.DedupeRecord{Bucket: -5, Offset: 8, Piece: 2, Void: len(hashes) == 1, Hashes: hashes}
 		got, err := d.Decode([]byte(dedupe.Key()), schema.AppendDedupe([]byte("before")[6:], dedupe))
 		require.NoError(t, err)
 		require.Equal(t, dedupe, got)
 	}
+}
+
+// A set of distinct values is the caller's: nothing in a record refers to the
+// bytes it was read from.
+func TestDistinctIsACopy(t *testing.T) {
+	t.Parallel()
+
+	want := boundedCounter()
+	value := schema.AppendCounter(nil, want)
+	var d schema.ChangelogDecoder
+	got, err := d.Decode(want.AppendCounterKey(nil), value)
+	require.NoError(t, err)
+	clear(value)
+	require.Equal(t, want, got)
+
+	want.Distinct = []byte{}
+	got, err = d.Decode(want.AppendCounterKey(nil), schema.AppendCounter(nil, want))
+	require.NoError(t, err)
+	require.Nil(t, got.(*aggregate.CounterRecord).Distinct)
 }
 
 func TestChangelogRefusesWhatIsForeign(t *testing.T) {
@@ -286,7 +252,8 @@ func TestChangelogRefusesWhatIsForeign(t *testing.T) {
 	odd = append(odd[:len(odd)-1], 2, 0)
 	badLast, err := schema.AppendLimit(nil, &aggregate.LimitRecord{Enforcement: contracts.Hard})
 	require.NoError(t, err)
-	badLast = append(badLast[:len(badLast)-1], 2, 4, '{', '}')
+	badTold := cat(badLast[:len(badLast)-1], num(1<<40))
+	badLast = append(badLast[:len(badLast)-2], 2, 4, '{', '}', 0)
 
 	tests := map[string]struct{ key, value []byte }{
 		"a null":                    {key, nil},
@@ -298,7 +265,10 @@ func TestChangelogRefusesWhatIsForeign(t *testing.T) {
 		"no key of ours":            {[]byte(`["counters",1]`), value},
 		"no key":                    {nil, value},
 		"more decimals than any":    {key, schema.AppendCounter(nil, fine)},
+		"voids among the counted":   {[]byte(`["dedupe",1,2,3]`), schema.AppendDedupe(nil, &aggregate.DedupeRecord{Void: true})},
+		"counted among the voids":   {[]byte(`["void",1,2,3]`), schema.AppendDedupe(nil, &aggregate.DedupeRecord{})},
 		"half a hash":               {[]byte(`["dedupe",1,2,3]`), odd},
+		"more tellings than bytes":  {[]byte(`["limit","a"]`), badTold},
 		"a last event that is none": {[]byte(`["limit","a"]`), badLast},
 	}
 	for name, tt := range tests {
@@ -314,14 +284,17 @@ func TestChangelogRefusesWhatIsForeign(t *testing.T) {
 	limit, err := schema.AppendLimit(nil, limitRecord())
 	require.NoError(t, err)
 	var d schema.ChangelogDecoder
+	bounded := boundedCounter()
 	for _, r := range []struct {
 		key   string
 		value []byte
 	}{
 		{string(key), value},
+		{string(bounded.AppendCounterKey(nil)), schema.AppendCounter(nil, bounded)},
 		{limitRecord().Key(), limit},
 		{aggregate.PositionKey(1), schema.AppendPosition(nil, &aggregate.PositionRecord{})},
 		{`["dedupe",1,2,3]`, schema.AppendDedupe(nil, &aggregate.DedupeRecord{Hashes: make([]aggregate.Hash, 3)})},
+		{`["void",1,2,3]`, schema.AppendDedupe(nil, &aggregate.DedupeRecord{Void: true, Hashes: make([]aggregate.Hash, 3)})},
 	} {
 		for cut := range r.value {
 			_, err := d.Decode([]byte(r.key), r.value[:cut])
@@ -331,14 +304,20 @@ func TestChangelogRefusesWhatIsForeign(t *testing.T) {
 
 	_, err = schema.AppendLimit(nil, &aggregate.LimitRecord{Enforcement: "firm"})
 	require.ErrorContains(t, err, "firm")
+	for _, told := range []aggregate.Telling{{Kind: alerts.Crossed}, {Cause: alerts.Cause{Kind: alerts.ByUsage}}} {
+		_, err = schema.AppendLimit(nil, &aggregate.LimitRecord{Enforcement: contracts.Hard, Told: []aggregate.Telling{told}})
+		require.ErrorContains(t, err, "does not exist")
+	}
 }
 
 func TestAppendCounterAllocatesNothing(t *testing.T) {
-	r := counterRecord()
-	r.Dimensions = map[string]string{"endpoint": "/v1/search", "region": "eu"}
-	dst := make([]byte, 0, 512)
-	require.Zero(t, testing.AllocsPerRun(100, func() { dst = schema.AppendCounter(dst[:0], r) }))
-	require.NotEmpty(t, dst)
+	grouped := boundedCounter()
+	grouped.Dimensions = map[string]string{"endpoint": "/v1/search", "region": "eu"}
+	for _, r := range []*aggregate.CounterRecord{counterRecord(), grouped} {
+		dst := make([]byte, 0, 512)
+		require.Zero(t, testing.AllocsPerRun(100, func() { dst = schema.AppendCounter(dst[:0], r) }))
+		require.NotEmpty(t, dst)
+	}
 }
 
 func TestKindOfKey(t *testing.T) {
@@ -348,24 +327,8 @@ func TestKindOfKey(t *testing.T) {
 	require.Equal(t, aggregate.LimitKind, schema.KindOfKey([]byte(limitRecord().Key())))
 	require.Equal(t, aggregate.PositionKind, schema.KindOfKey([]byte(aggregate.PositionKey(12))))
 	require.Equal(t, aggregate.DedupeKind, schema.KindOfKey([]byte((&aggregate.DedupeRecord{}).Key())))
+	require.Equal(t, aggregate.VoidKind, schema.KindOfKey([]byte((&aggregate.DedupeRecord{Void: true}).Key())))
 	for _, key := range []string{"", `["`, `["counter"`, `["counter",`, `["counters","x"]`, `{"counter",1]`, "acme"} {
 		require.Empty(t, schema.KindOfKey([]byte(key)), key)
-	}
-}
-
-// limitEvent is the one of the documentation.
-func limitEvent() *alerts.Event {
-	topic, id := "usage", "01JD…"
-	partition, offset, at := int32(3), int64(1234567), usage.Time(1795323600123)
-	return &alerts.Event{
-		ID: "b3f0c2a4-6f0e-5c1d-9c53-0a9f7d2e1c11", Kind: alerts.Crossed, Client: "acme", Meter: "bytes_out",
-		Dimensions: map[string]string{}, Contract: "acme-2026", ContractRevision: 42, LimitID: "traffic", Limit: "1000000",
-		Enforcement: contracts.Hard,
-		Thresholds:  []alerts.PassedThreshold{{Threshold: "80%", Value: "800000"}, {Threshold: "100%", Value: "1000000"}},
-		Highest:     "100%", Standing: []string{"50%", "80%", "100%"},
-		UsageBefore: "799998", UsageAfter: "1000003", Utilization: "1.000003",
-		Period: alerts.PeriodInfo{ID: "2026-11", Start: 1793487600000, End: 1796079600000, Timezone: "Europe/Berlin"},
-		Cause:  alerts.Cause{Kind: alerts.ByUsage, Topic: &topic, Partition: &partition, Offset: &offset, EventID: &id, EventTime: &at},
-		Seeded: true, Sequence: 2, DecidedAt: 1795323600131,
 	}
 }

@@ -19,13 +19,13 @@ func NewPlan(s Schema, m Mapping) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, slots := m.tree()
+	l := m.layout()
 	c := &compiler{calls: map[string]*sub{}, zero: map[*avro.RecordSchema]bool{}}
-	ops := c.value(nil, record, root)
+	ops := c.value(nil, record, l.root)
 	if c.err != nil {
 		return nil, c.err
 	}
-	return &Plan{ops: ops, slots: slots, symbols: c.symbols}, nil
+	return &Plan{ops: ops, layout: l, symbols: c.symbols}, nil
 }
 
 // compiler makes the steps of one plan.

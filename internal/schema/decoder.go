@@ -65,8 +65,7 @@ func (c DecoderConfig) Validate() error {
 // through a Handle of its own.
 type Decoder struct {
 	config DecoderConfig
-	root   *want // of the mapping, for JSON
-	slots  [fields]int8
+	layout *layout // of the mapping
 	cache  *cache
 }
 
@@ -83,14 +82,16 @@ func NewDecoder(config DecoderConfig, registry Registry, log *zap.Logger, prom p
 	if err != nil {
 		return nil, fmt.Errorf("usage decoder: %w", err)
 	}
-	d := &Decoder{config: config, cache: newCache(config, registry, log, m)}
-	d.root, d.slots = config.Mapping.tree()
-	return d, nil
+	return &Decoder{config: config, layout: config.Mapping.layout(), cache: newCache(config, registry, log, m)}, nil
 }
 
 // Handle returns a new handle for the use of one goroutine at a time.
 func (d *Decoder) Handle() *Handle {
-	return &Handle{d: d, resolved: map[uint32]*resolution{}}
+	h := &Handle{d: d, resolved: map[uint32]*resolution{}}
+	if n := len(d.layout.extra); n > 0 {
+		h.w.values = make([]usage.Value, n)
+	}
+	return h
 }
 
 // Handle decodes the records of one partition.
@@ -160,8 +161,8 @@ var (
 )
 
 // Decode makes an event of value, whose record has the timestamp recordTime.
-// It does no I/O. What ev refers to is part of value or of the handle, and
-// good until the next call.
+// It does no I/O. What ev refers to, its Fields among it, is part of value or
+// of the handle, and good until the next call.
 //
 // The Reason is empty for a good event. Else it says why the record is none,
 // the error tells more, without repeating any of the record's content, and ev
@@ -179,7 +180,7 @@ func (h *Handle) Decode(value []byte, recordTime usage.Time, ev *usage.Event) (u
 	}
 	h.w.scratch = h.w.scratch[:0]
 	if h.d.config.Format == JSON {
-		if err := h.w.object(value, h.d.root, h.d.slots); err != nil {
+		if err := h.w.object(value, h.d.layout); err != nil {
 			return usage.Undecodable, err
 		}
 		return h.w.event(recordTime, ev)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -348,6 +349,9 @@ func TestDecoderConfig(t *testing.T) {
 		"a void without id":       {func(c *schema.DecoderConfig) { c.Mapping.ID, c.Mapping.Void = "", "v" }, "fields.void"},
 		"an empty part":           {func(c *schema.DecoderConfig) { c.Mapping.Time = "a..b" }, "fields.time"},
 		"too many parts":          {func(c *schema.DecoderConfig) { c.Mapping.Meter = "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a" }, "fields.meter"},
+		"an empty path":           {func(c *schema.DecoderConfig) { c.Mapping.Fields = []string{"a.b", ""} }, `""`},
+		"a long path":             {func(c *schema.DecoderConfig) { c.Mapping.Fields = []string{strings.Repeat("a.", 16) + "a"} }, "17 parts"},
+		"too many paths":          {func(c *schema.DecoderConfig) { c.Mapping.Fields = slices.Repeat([]string{"a"}, 65) }, "65 paths, more than 64"},
 		"no bytes":                {func(c *schema.DecoderConfig) { c.MaxRecordBytes = 0 }, "max_record_bytes"},
 		"more bytes than 32 bits": {func(c *schema.DecoderConfig) { c.MaxRecordBytes = 1 << 31 }, "max_record_bytes"},
 		"a negative pause":        {func(c *schema.DecoderConfig) { c.UnknownPause = -1 }, "negative"},

@@ -161,16 +161,21 @@ func appendEventAvro(dst []byte, ev *alerts.Event) ([]byte, error) {
 	dst = appendBound(dst, ev.Period.Start)
 	dst = appendBound(dst, ev.Period.End)
 	dst = appendString(dst, ev.Period.Timezone)
-	dst = binary.AppendVarint(dst, int64(cause))
-	dst = appendOptional(dst, ev.Cause.Topic, appendString)
-	dst = appendOptional(dst, ev.Cause.Partition, appendNumber)
-	dst = appendOptional(dst, ev.Cause.Offset, appendNumber)
-	dst = appendOptional(dst, ev.Cause.EventID, appendString)
-	dst = appendOptional(dst, ev.Cause.EventTime, appendNumber)
+	dst = appendCause(dst, &ev.Cause)
 	dst = appendBool(dst, ev.Late)
 	dst = appendBool(dst, ev.Seeded)
 	dst = binary.AppendVarint(dst, ev.Sequence)
 	return binary.AppendVarint(dst, int64(ev.DecidedAt)), nil
+}
+
+// appendCause appends a cause whose kind exists.
+func appendCause(dst []byte, c *alerts.Cause) []byte {
+	dst = binary.AppendVarint(dst, int64(slices.Index(causeKinds, c.Kind)))
+	dst = appendOptional(dst, c.Topic, appendString)
+	dst = appendOptional(dst, c.Partition, appendNumber)
+	dst = appendOptional(dst, c.Offset, appendNumber)
+	dst = appendOptional(dst, c.EventID, appendString)
+	return appendOptional(dst, c.EventTime, appendNumber)
 }
 
 func appendNumber[T ~int32 | ~int64](dst []byte, n T) []byte {
@@ -221,14 +226,18 @@ func (r *reader) event() *alerts.Event {
 	r.blocks(func() { ev.Standing = append(ev.Standing, r.string()) })
 	ev.UsageBefore, ev.UsageAfter, ev.Utilization = r.string(), r.string(), r.string()
 	ev.Period = alerts.PeriodInfo{ID: r.string(), Start: r.bound(usage.MinTime), End: r.bound(usage.MaxTime), Timezone: r.string()}
-	ev.Cause = alerts.Cause{
-		Kind:  causeKinds[r.index(len(causeKinds))],
-		Topic: optional(r, r.string), Partition: optional(r, r.int32), Offset: optional(r, r.long),
-		EventID: optional(r, r.string), EventTime: optional(r, r.time),
-	}
+	ev.Cause = r.cause()
 	ev.Late, ev.Seeded = r.bool(), r.bool()
 	ev.Sequence, ev.DecidedAt = r.long(), r.time()
 	return ev
+}
+
+func (r *reader) cause() alerts.Cause {
+	return alerts.Cause{
+		Kind:  causeKinds[r.index(len(causeKinds))],
+		Topic: optional(r, r.shared), Partition: optional(r, r.int32), Offset: optional(r, r.long),
+		EventID: optional(r, r.string), EventTime: optional(r, r.time),
+	}
 }
 
 func (r *reader) int32() int32 { return int32(r.int()) }

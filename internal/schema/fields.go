@@ -43,11 +43,14 @@ type capture struct {
 // notTime marks integers that are no instant.
 const notTime = 0
 
-// captures has a slot for every mapped path, and one in which nothing is ever
-// found, for the fields that are not mapped.
-type captures [fields + 1]capture
+// captures has a slot for every path there can be, and one in which nothing is
+// ever found, for the fields that are not mapped.
+type captures [maxSlots + 1]capture
 
-const unmapped = int8(fields)
+const (
+	maxSlots = int(fields) + MaxFields
+	unmapped = int8(maxSlots)
+)
 
 // drop forgets what was found at slots.
 func (c *captures) drop(slots []int8) {
@@ -59,14 +62,25 @@ func (c *captures) drop(slots []int8) {
 // found is a walked record: its bytes and what was found in it.
 type found struct {
 	captures
-	slots   [fields]int8
+	layout  *layout
 	record  []byte
-	symbols [][]byte // of all wanted enums of the schema
-	scratch []byte   // for text that had escapes
+	symbols [][]byte      // of all wanted enums of the schema
+	scratch []byte        // for text that had escapes
+	values  []usage.Value // of Mapping.Fields, used again for each record
+}
+
+// begin forgets the last record.
+func (f *found) begin(record []byte, l *layout, symbols [][]byte) {
+	f.record, f.layout, f.symbols = record, l, symbols
+	// The first slots, mostly all there are, are cleared without a call.
+	*(*[fields]capture)(f.captures[:fields]) = [fields]capture{}
+	if l.used > int8(fields) {
+		clear(f.captures[fields:l.used])
+	}
 }
 
 // at returns what was found for a field.
-func (f *found) at(of field) *capture { return &f.captures[f.slots[of]] }
+func (f *found) at(of field) *capture { return &f.captures[f.layout.slots[of]] }
 
 // empty tells whether nothing stands at the path of a field, or a text of no
 // length.
@@ -101,17 +115,24 @@ func (f *found) event(recordTime usage.Time, ev *usage.Event) (usage.Reason, err
 	if void.kind > null && void.kind != boolean {
 		return usage.BadField, fmt.Errorf("void: %w", void.wrong("boolean"))
 	}
+	for i, slot := range f.layout.extra {
+		f.value(&f.captures[slot], &f.values[i])
+	}
+	ev.Fields = f.values
 	return "", nil
 }
 
 // lacks returns the first field that must be there and is not. A void must
 // have all that the event had that it takes back, as far as it is mapped:
-// without it the wrong amount or period would be corrected.
+// without it the wrong amount or period would be corrected. Mapping.Fields are
+// not among it: the event itself may have had none of them (null is a value to
+// conditions, and "" to dimensions), so that a void without them may be its true
+// copy, and nothing here could tell it from one that left them out.
 func (f *found) lacks(void bool) (field, bool) {
 	if f.at(clientField).empty() {
 		return clientField, true
 	}
-	if f.slots[meterField] != unmapped && f.at(meterField).empty() {
+	if f.layout.slots[meterField] != unmapped && f.at(meterField).empty() {
 		return meterField, true
 	}
 	if !void {
@@ -121,7 +142,7 @@ func (f *found) lacks(void bool) (field, bool) {
 		return idField, true
 	}
 	for _, of := range [...]field{quantityField, timeField} {
-		if f.slots[of] != unmapped && f.at(of).kind <= null {
+		if f.layout.slots[of] != unmapped && f.at(of).kind <= null {
 			return of, true
 		}
 	}

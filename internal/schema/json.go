@@ -7,17 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// object walks a JSON text that must be one object, and captures what root
-// wants of it. As with Avro, all of the text is walked before any of it is
+// object walks a JSON text that must be one object, and captures what is
+// wanted of it. As with Avro, all of the text is walked before any of it is
 // believed. Numbers stay text: they are never made floats.
-func (w *walker) object(text []byte, root *want, slots [fields]int8) error {
-	w.record, w.slots, w.symbols = text, slots, nil
-	w.captures = captures{}
+func (w *walker) object(text []byte, l *layout) error {
+	w.begin(text, l, nil)
 	pos := w.space(0)
 	if pos >= len(text) || text[pos] != '{' {
 		return errors.New("not a JSON object")
 	}
-	if pos = w.members(pos+1, 0, root); pos >= 0 {
+	if pos = w.members(pos+1, 0, l.root); pos >= 0 {
 		if pos = w.space(pos); pos < len(text) {
 			pos = w.damaged("text after the end of the object", pos)
 		}

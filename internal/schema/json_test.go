@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -149,9 +150,12 @@ func TestJSONRefuses(t *testing.T) {
 func FuzzJSONEvent(f *testing.F) {
 	f.Add([]byte(`{"id":"e","who":{"c":"acme","m":"calls"},"q":1.5e1,"t":1763787600123.5,"v":false}`))
 	f.Add([]byte(`{"id":"\ud83d\ude00","who":{"c":"\u0061","m":"x"},"q":"7","t":"2025-11-22T05:00:00Z","v":true,"a":[{},null,-0.1E-2]}`))
+	f.Add([]byte(`{"who":{"c":"a","m":"x"},"a":{"b":"\u00e9"},"a":{"b":12345678901234567890.5e-3},"q":0.1}`))
+	f.Add([]byte("{\"who\":{\"c\":\"a\",\"m\":\"x\"},\"a\":\"\xff\",\"t\":-9223372036854775808}"))
 	f.Add([]byte(`{"who":{"c":"a","c":"b","m":"x"},"who":{}} `))
 	f.Add([]byte(`[1,{"":{"a":[]}}]`))
 	m := schema.Mapping{ID: "id", Client: "who.c", Meter: "who.m", Quantity: "q", Time: "t", Void: "v"}
+	m.Fields = []string{"q", "who.m", "a", "a.b", "who", "id", "t", "v", "who.c.x"}
 	h := decoder(f, asJSON(m), "")
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) == 0 {
@@ -171,6 +175,11 @@ func FuzzJSONEvent(f *testing.F) {
 		want := jsonOracle(m, tree)
 		if strings.Contains(want.client+want.id+want.meter, "\ufffd") {
 			return // encoding/json replaces what is not UTF-8
+		}
+		for i, v := range want.fields {
+			if bytes.Contains(v.Text, []byte("\ufffd")) && got.reason == "" && got.fields[i].Kind == usage.UnfitValue {
+				want.fields[i] = usage.Value{Kind: usage.UnfitValue}
+			}
 		}
 		if want.reason == "" && got.reason == usage.BadField && strings.HasPrefix(detail, "time: not RFC 3339") {
 			return // time.Parse takes more than RFC 3339 has
@@ -254,7 +263,31 @@ func jsonOracle(m schema.Mapping, tree map[string]any) decoded {
 	if !good {
 		return decoded{reason: usage.BadField}
 	}
+	for _, path := range m.Fields {
+		d.fields = append(d.fields, jsonValue(at(path)))
+	}
 	return d
+}
+
+// jsonValue is what meters see of a value.
+func jsonValue(v any) usage.Value {
+	switch v := v.(type) {
+	case nil:
+		return usage.Value{}
+	case bool:
+		return usage.Value{Kind: usage.BooleanValue, True: v}
+	case string:
+		return usage.Value{Kind: usage.TextValue, Text: append([]byte{}, v...)}
+	case json.Number:
+		d, err := usage.ParseDecimal(string(v))
+		if err != nil || d.TooLarge {
+			d = usage.Decimal{TooLarge: true}
+		}
+		f, _ := strconv.ParseFloat(string(v), 64)
+		return usage.Value{Kind: usage.NumberValue, Number: d, Float: f}
+	default:
+		return usage.Value{Kind: usage.UnfitValue}
+	}
 }
 
 // floor rounds a JSON number down. With an exponent, only what a Decimal holds

@@ -2,6 +2,7 @@ package schema_test
 
 import (
 	"math/big"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -139,7 +140,61 @@ func oracle(m schema.Mapping, s avro.Schema, tree any) decoded {
 	if !good {
 		return decoded{reason: usage.BadField}
 	}
+	for _, path := range m.Fields {
+		d.fields = append(d.fields, oracleValue(at(path)))
+	}
 	return d
+}
+
+// oracleValue is what meters see of a value.
+func oracleValue(f found) usage.Value {
+	v := usage.Value{Kind: usage.NumberValue}
+	var text string // of a number
+	switch typed := f.value.(type) {
+	case nil:
+		return usage.Value{}
+	case bool:
+		return usage.Value{Kind: usage.BooleanValue, True: typed}
+	case string:
+		if !utf8.ValidString(typed) {
+			return usage.Value{Kind: usage.UnfitValue}
+		}
+		return usage.Value{Kind: usage.TextValue, Text: append([]byte{}, typed...)}
+	case time.Time:
+		text = strconv.FormatInt(typed.UnixMilli(), 10)
+	case int:
+		text = strconv.Itoa(typed)
+	case int64:
+		text = strconv.FormatInt(typed, 10)
+	case float32:
+		text = strconv.FormatFloat(float64(typed), 'g', -1, 32)
+	case float64:
+		text = strconv.FormatFloat(typed, 'g', -1, 64)
+	case *big.Rat:
+		v.Float, _ = typed.Float64()
+		v.Number = usage.Decimal{TooLarge: true}
+		if text := oracleRat(typed); text != "(too large)" {
+			v.Number, _ = usage.ParseDecimal(text)
+		}
+		return v
+	default:
+		return usage.Value{Kind: usage.UnfitValue}
+	}
+	return oracleNumber(text)
+}
+
+// oracleNumber is a number by its text.
+func oracleNumber(text string) usage.Value {
+	exact, ok := new(big.Rat).SetString(text)
+	if !ok {
+		return usage.Value{Kind: usage.UnfitValue}
+	}
+	v := usage.Value{Kind: usage.NumberValue, Number: usage.Decimal{TooLarge: true}}
+	v.Float, _ = exact.Float64()
+	if d, err := usage.ParseDecimal(text); err == nil && !d.TooLarge && d.Units != -1<<63 {
+		v.Number = d
+	}
+	return v
 }
 
 func oracleQuantity(f found) (string, bool) {

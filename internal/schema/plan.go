@@ -68,7 +68,7 @@ type key struct {
 // number of goroutines may use it.
 type Plan struct {
 	ops     []op
-	slots   [fields]int8
+	layout  *layout
 	symbols [][]byte
 }
 
@@ -87,8 +87,7 @@ type walker struct {
 // usage event that costs some 20 ns on top of 50 (BenchmarkDecode); to stop at
 // the last wanted field would take records for good that were cut off.
 func (w *walker) walk(p *Plan, body []byte) error {
-	w.record, w.slots, w.symbols = body, p.slots, p.symbols
-	w.captures = captures{}
+	w.begin(body, p.layout, p.symbols)
 	switch end := w.run(p.ops, 0, 0); {
 	case end < 0:
 		return fmt.Errorf("%s, at byte %d of the body", w.problem, w.where)

@@ -132,6 +132,8 @@ func (s *shaper) usual(name string) shape {
 		return shape{`"long"`, func() []byte { return num(rapid.Int64Range(-1e6, 1e6).Draw(s.t, "number")) }}
 	case "v":
 		return shape{`["null","boolean"]`, func() []byte { return num(0) }}
+	case "b":
+		return shape{`"boolean"`, func() []byte { return raw(rapid.ByteRange(0, 1).Draw(s.t, "boolean")) }}
 	case "n":
 		return s.record(s.name(), "id", "t", "x")(1)
 	}
@@ -178,7 +180,9 @@ func TestPlanAgainstAnotherDecoder(t *testing.T) {
 	t.Parallel()
 
 	mapping := schema.Mapping{ID: "n.id", Client: "c", Meter: "m", Quantity: "q", Time: "n.t", Void: "v"}
+	mapping.Fields = []string{"a", "m", "n.id", "n.x", "q", "n", "a.id", "b", "b.t", "n.t", "a.y.id", "c.d", "v", "none"}
 	seen := map[usage.Reason]int{}
+	values := map[usage.ValueKind]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		s := &shaper{t: rt}
 		drawn := s.record("Top", "c", "m", "q", "v", "n", "a", "b")(3)
@@ -195,6 +199,9 @@ func TestPlanAgainstAnotherDecoder(t *testing.T) {
 			got, detail := decode(t, h, onWire(body))
 			require.Equal(rt, oracle(mapping, parsed, tree), got, "%s: %x of %s", detail, body, drawn.schema)
 			seen[got.reason]++
+			for _, v := range got.fields {
+				values[v.Kind]++
+			}
 
 			cut := rapid.IntRange(0, max(0, len(body)-1)).Draw(rt, "cut")
 			if len(body) > 0 {
@@ -205,5 +212,8 @@ func TestPlanAgainstAnotherDecoder(t *testing.T) {
 	})
 	for _, reason := range []usage.Reason{"", usage.MissingField, usage.BadField} {
 		require.NotZero(t, seen[reason], "%q was never drawn", reason)
+	}
+	for _, kind := range []usage.ValueKind{usage.NullValue, usage.TextValue, usage.NumberValue, usage.BooleanValue, usage.UnfitValue} {
+		require.NotZero(t, values[kind], "a value of kind %d was never drawn", kind)
 	}
 }

@@ -56,6 +56,8 @@ const (
 	maxDepth = 512
 	// maxPathParts bounds the parts of a mapped path.
 	maxPathParts = 16
+	// MaxFields bounds the paths of a Mapping's Fields.
+	MaxFields = 64
 )
 
 // Mapping says where in a record the fields of an event are: names joined by
@@ -67,9 +69,15 @@ type Mapping struct {
 	Quantity string
 	Time     string
 	Void     string
+
+	// Fields are the paths of what goes to usage.Event.Fields, in their order, at
+	// most MaxFields. A path may be mapped above too. A record, array or map at
+	// the end of a path is unfit; nothing there, or null, is null.
+	Fields []string
 }
 
-// Validate returns an error that names the key of a path that cannot be.
+// Validate returns an error that names the key of a path that cannot be, or
+// the path itself where it is one of Fields.
 func (m Mapping) Validate() error {
 	if m.Client == "" {
 		return errors.New("client: is required")
@@ -81,13 +89,28 @@ func (m Mapping) Validate() error {
 		if path == "" {
 			continue
 		}
-		parts := strings.Split(path, ".")
-		if len(parts) > maxPathParts {
-			return fmt.Errorf("%s: %q has %d parts, more than %d", field(f), path, len(parts), maxPathParts)
+		if err := checkPath(path); err != nil {
+			return fmt.Errorf("%s: %w", field(f), err)
 		}
-		if slices.Contains(parts, "") {
-			return fmt.Errorf("%s: %q has an empty part", field(f), path)
+	}
+	if len(m.Fields) > MaxFields {
+		return fmt.Errorf("what meters look at: %d paths, more than %d", len(m.Fields), MaxFields)
+	}
+	for _, path := range m.Fields {
+		if err := checkPath(path); err != nil {
+			return fmt.Errorf("what meters look at: %w", err)
 		}
+	}
+	return nil
+}
+
+func checkPath(path string) error {
+	parts := strings.Split(path, ".")
+	if len(parts) > maxPathParts {
+		return fmt.Errorf("%q has %d parts, more than %d", path, len(parts), maxPathParts)
+	}
+	if slices.Contains(parts, "") {
+		return fmt.Errorf("%q has an empty part", path)
 	}
 	return nil
 }
@@ -142,32 +165,45 @@ func (w *want) find(name []byte) *want {
 	return nil
 }
 
-// tree returns the mapped paths as a tree and the slot of each field.
-func (m Mapping) tree() (root *want, slots [fields]int8) {
-	root = &want{slot: noSlot}
-	next := int8(0)
+// layout is a mapping made ready for walks. It never changes.
+type layout struct {
+	root  *want
+	slots [fields]int8 // of each field
+	extra []int8       // of each of Mapping.Fields
+	used  int8         // how many slots there are
+}
+
+// layout returns the mapped paths as a tree, with the slots of their values.
+func (m Mapping) layout() *layout {
+	l := &layout{root: &want{slot: noSlot}}
 	for f, path := range m.paths() {
-		slots[f] = unmapped
-		if path == "" {
-			continue
+		if l.slots[f] = unmapped; path != "" {
+			l.slots[f] = l.slot(path)
 		}
-		at, above := root, []*want{root}
-		for part := range strings.SplitSeq(path, ".") {
-			inner := at.find([]byte(part))
-			if inner == nil {
-				inner = &want{name: part, slot: noSlot}
-				at.inner = append(at.inner, inner)
-			}
-			at, above = inner, append(above, inner)
-		}
-		if at.slot == noSlot {
-			at.slot = next
-			next++
-			for _, w := range above {
-				w.below = append(w.below, at.slot)
-			}
-		}
-		slots[f] = at.slot
 	}
-	return root, slots
+	for _, path := range m.Fields {
+		l.extra = append(l.extra, l.slot(path))
+	}
+	return l
+}
+
+// slot returns the slot of path.
+func (l *layout) slot(path string) int8 {
+	at, above := l.root, []*want{l.root}
+	for part := range strings.SplitSeq(path, ".") {
+		inner := at.find([]byte(part))
+		if inner == nil {
+			inner = &want{name: part, slot: noSlot}
+			at.inner = append(at.inner, inner)
+		}
+		at, above = inner, append(above, inner)
+	}
+	if at.slot == noSlot {
+		at.slot = l.used
+		l.used++
+		for _, w := range above {
+			w.below = append(w.below, at.slot)
+		}
+	}
+	return at.slot
 }

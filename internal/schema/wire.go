@@ -3,6 +3,7 @@ package schema
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // wireHeader is the length of Confluent's header: a zero and a schema id.
@@ -162,6 +163,14 @@ func (r *reader) bytes() []byte {
 	}
 	r.pos = end
 	return r.b[start:end]
+}
+
+// copied is bytes as a copy, and nil where there are none.
+func (r *reader) copied() []byte {
+	if b := r.bytes(); len(b) > 0 {
+		return slices.Clone(b)
+	}
+	return nil
 }
 
 func (r *reader) string() string { return string(r.bytes()) }
