@@ -206,7 +206,7 @@ func (s *State) fits(c *client, ask Ask, a answer) error {
 // for them, and makes those that it has more of.
 func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*portion) {
 	all := f.of(ask.Period.ID)
-	if all == nil && portions[none] != nil && s.adds(ask) {
+	if all == nil && portions[none] != nil && s.adds(ask) && s.birth.Meters[m].Boundary == ask.Boundary {
 		asks := len(s.open.asks)
 		all = s.make(c, m, nil, nil, s.periodOf(ask.Period.Start))
 		all.seed, s.open.asks = s.pending(ask.Boundary, ask.Cut), s.open.asks[:asks] // this is the answer

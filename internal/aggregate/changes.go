@@ -148,6 +148,9 @@ var ErrForeignRecord = errors.New("changelog record does not fit the configurati
 func (s *State) Load(record any) error {
 	switch r := record.(type) {
 	case *PositionRecord:
+		if err := s.checkShapes(r.Meters); err != nil {
+			return err
+		}
 		s.position, s.time, s.birth = r.Position, r.Time, *r
 	case *DedupeRecord:
 		s.loadDedupe(r)
@@ -300,6 +303,7 @@ func (s *State) loadLimit(r *LimitRecord) {
 // it. now is the clock.
 func (s *State) Loaded(now usage.Time) {
 	s.now = now
+	s.bearNew(now)
 	for _, c := range s.clients {
 		if c.empty() {
 			delete(s.clients, c.name)

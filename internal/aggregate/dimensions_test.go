@@ -29,6 +29,8 @@ func text(values ...string) []usage.Value {
 // whenEU is a condition: the region is eu.
 type whenEU struct{}
 
+func (whenEU) String() string { return `region == "eu"` }
+
 func (whenEU) Holds(fields []usage.Value) (bool, error) {
 	if fields[0].Kind == usage.UnfitValue {
 		return false, errors.New("not a text")

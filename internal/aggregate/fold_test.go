@@ -233,6 +233,11 @@ func TestTheStartIsNotLostToARollback(t *testing.T) {
 	r.state.Rollback()
 	require.True(t, r.state.Touched())
 	whole := r.state.Changes(r.clock).Position
+	require.Len(t, whole.Meters, 3)
+	for _, m := range whole.Meters {
+		require.Equal(t, int64(500), m.Boundary)
+	}
+	whole.Meters = nil
 	require.Equal(t, aggregate.PositionRecord{Position: 500, Time: usage.MinTime, Boundary: 500, BoundaryTime: r.clock}, whole)
 	r.commit()
 	require.False(t, r.state.Touched())

@@ -176,7 +176,7 @@ func (s *State) emit(e *emission) {
 		event := s.tell(l, step.kind, step.passed, e.cause)
 		event.UsageBefore, event.UsageAfter = e.before.Format(l.decimals), k.total.Format(l.decimals)
 		event.Utilization = usage.Utilization(k.total, l.value)
-		event.Seeded = k.seed.Events > 0
+		event.Seeded = k.seed.some()
 		s.note(l, event, e.silent)
 	}
 	s.show(l)
@@ -300,7 +300,7 @@ func (s *State) reset(l *limitState, successor *limitState) {
 	event.Late = false
 	if k := s.counterOf(l); k != nil {
 		event.UsageBefore = k.total.Format(l.decimals)
-		event.Seeded = k.seed.Events > 0
+		event.Seeded = k.seed.some()
 	}
 	s.note(l, event, false)
 	if successor != nil {

@@ -176,7 +176,8 @@ func (s *State) viewSlot(v *View, l *slot, schedule usage.Schedule, own *ownScop
 	}
 	zero := counterValue{period: &period, first: usage.MaxTime, last: usage.MinTime, seed: Seed{State: SeedNone}}
 	if s.cfg.History {
-		zero.seed = s.exact(s.birth.Boundary, s.birth.BoundaryTime)
+		birth := &s.birth.Meters[some.meter]
+		zero.seed = s.exact(birth.Boundary, birth.Time)
 		if !v.Known {
 			zero.seed.State = SeedPending
 		}

@@ -33,6 +33,9 @@ type Seed struct {
 // Complete tells whether a total with this seed is all there is to count.
 func (s Seed) Complete() bool { return s.State != SeedPending && s.State != SeedFailed }
 
+// some tells whether history had anything.
+func (s Seed) some() bool { return s.Events != 0 || s.Usage != 0 }
+
 // Scope says which counter of a client and meter is meant: the zero Scope is
 // the default counter, of the configured schedule; any other is of a limit
 // that cannot use it.
@@ -115,6 +118,16 @@ type PositionRecord struct {
 	Time         usage.Time // partition time
 	Boundary     int64      // where counting began
 	BoundaryTime usage.Time // when that was decided, by the clock
+	Meters       []MeterBirth
+}
+
+// MeterBirth says from where on a meter is counted: one that the configuration
+// gets later begins later.
+type MeterBirth struct {
+	Name     string
+	Shape    uint64     // a hash of all that its totals depend on
+	Boundary int64      // the first offset that it counts
+	Time     usage.Time // when that was decided
 }
 
 // Hash stands for a client and an event id.

@@ -42,12 +42,12 @@ var ErrSeedOverflow = errors.New("seed takes the total out of range")
 // counters, knows of history, and asks for what it does not know. One answer
 // serves the counters of all meters and combinations of a scope and period.
 func (s *State) seedFor(k *counter) Seed {
-	if !s.cfg.History {
-		return Seed{State: SeedNone}
-	}
-	boundary, at := s.birth.Boundary, s.birth.BoundaryTime
+	boundary, at := s.birth.Meters[k.meter].Boundary, s.birth.Meters[k.meter].Time
 	if k.own != nil {
 		boundary, at = k.own.since, k.own.asOf
+	}
+	if !s.cfg.History {
+		return Seed{State: SeedNone, Boundary: boundary}
 	}
 	exact := s.exact(boundary, at)
 	if boundary == 0 || s.afterHistory(k) {
@@ -124,7 +124,7 @@ func askFor(k *counter) Ask {
 // afterHistory tells whether k's period begins so late that no record below
 // its boundary can lie in it.
 func (s *State) afterHistory(k *counter) bool {
-	horizon := s.birth.BoundaryTime.Add(s.cfg.MaxFuture + earlyMargin)
+	horizon := s.birth.Meters[k.meter].Time.Add(s.cfg.MaxFuture + earlyMargin)
 	if k.own != nil {
 		horizon = k.own.lead
 	}

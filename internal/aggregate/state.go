@@ -153,6 +153,7 @@ func New(cfg Config, table *contracts.Table) *State {
 		}
 	}
 	s.open.id = 1
+	s.bear(nil, 0, 0)
 	s.mark()
 	return s
 }
@@ -162,6 +163,7 @@ func New(cfg Config, table *contracts.Table) *State {
 func (s *State) Start(position int64, now usage.Time) {
 	s.position = position
 	s.birth = PositionRecord{Boundary: position, BoundaryTime: now}
+	s.bear(nil, position, now)
 	s.mark()
 	s.fresh, s.open.touched = true, true
 }

@@ -250,7 +250,7 @@ func (s *State) withdraw(l *limitState, next *contracts.Limit, cause *alerts.Cau
 	event.UsageBefore, event.UsageAfter, event.Utilization = "0", "0", "0"
 	if k := s.counterOf(l); k != nil {
 		event.UsageBefore = k.total.Format(l.decimals)
-		event.UsageAfter, event.Seeded = event.UsageBefore, k.seed.Events > 0
+		event.UsageAfter, event.Seeded = event.UsageBefore, k.seed.some()
 		event.Utilization = utilization(k.total, l.decimals, limit, decimals)
 	}
 	s.note(l, event, false)

@@ -36,7 +36,7 @@ var LimitEventSchema string
 const (
 	counterFingerprint  uint64 = 0x6237b13ee48190be
 	limitFingerprint    uint64 = 0xfd08c8a6455b5360
-	positionFingerprint uint64 = 0xcf93ea79cbe09112
+	positionFingerprint uint64 = 0x7955b06c37419bd7
 	dedupeFingerprint   uint64 = 0x7ca60261b079d69b
 )
 
@@ -147,7 +147,18 @@ func AppendPosition(dst []byte, r *aggregate.PositionRecord) []byte {
 	dst = binary.AppendVarint(dst, r.Position)
 	dst = binary.AppendVarint(dst, int64(r.Time))
 	dst = binary.AppendVarint(dst, r.Boundary)
-	return binary.AppendVarint(dst, int64(r.BoundaryTime))
+	dst = binary.AppendVarint(dst, int64(r.BoundaryTime))
+	if len(r.Meters) > 0 {
+		dst = binary.AppendVarint(dst, int64(len(r.Meters)))
+		for i := range r.Meters {
+			m := &r.Meters[i]
+			dst = appendString(dst, m.Name)
+			dst = binary.AppendVarint(dst, int64(m.Shape))
+			dst = binary.AppendVarint(dst, m.Boundary)
+			dst = binary.AppendVarint(dst, int64(m.Time))
+		}
+	}
+	return append(dst, 0)
 }
 
 // hashBytes is what a hash takes: both halves big-endian.

@@ -115,7 +115,13 @@ func (r *reader) telling() aggregate.Telling {
 }
 
 func (r *reader) position() *aggregate.PositionRecord {
-	return &aggregate.PositionRecord{Position: r.long(), Time: r.time(), Boundary: r.long(), BoundaryTime: r.time()}
+	p := &aggregate.PositionRecord{Position: r.long(), Time: r.time(), Boundary: r.long(), BoundaryTime: r.time()}
+	r.blocks(func() {
+		p.Meters = append(p.Meters, aggregate.MeterBirth{
+			Name: r.string(), Shape: uint64(r.long()), Boundary: r.long(), Time: r.time(),
+		})
+	})
+	return p
 }
 
 func (r *reader) dedupe() *aggregate.DedupeRecord {

@@ -53,9 +53,11 @@ func TestChangelogIsSingleObjectEncoding(t *testing.T) {
 	require.NoError(t, err)
 	checkAgainstHamba(t, hamba(t, schemaText(t, "limit")), genericLimit(limit, nil), value)
 
-	position := &aggregate.PositionRecord{Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 1_700_000_000_000}
+	position := &aggregate.PositionRecord{Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 1_700_000_000_000,
+		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}}}
 	checkAgainstHamba(t, hamba(t, schemaText(t, "position")), map[string]any{
 		"position": int64(12), "time": int64(math.MinInt64), "boundary": int64(3), "boundary_time": int64(1_700_000_000_000),
+		"meters": []any{map[string]any{"name": "m", "shape": int64(math.MinInt64 + 5), "boundary": int64(7), "time": int64(9)}},
 	}, schema.AppendPosition(nil, position))
 
 	dedupe := &aggregate.DedupeRecord{Bucket: 60_000, Offset: 99, Piece: 1, Void: true, Hashes: []aggregate.Hash{{Hi: 1, Lo: 2}, {Hi: math.MaxUint64, Lo: 3}}}
@@ -208,7 +210,8 @@ func TestChangelogComesBack(t *testing.T) {
 		})
 	})
 
-	position := &aggregate.PositionRecord{Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 4}
+	position := &aggregate.PositionRecord{Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 4,
+		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}, {Name: "n"}}}
 	got, err := d.Decode([]byte(aggregate.PositionKey(3)), schema.AppendPosition(nil, position))
 	require.NoError(t, err)
 	require.Equal(t, position, got)

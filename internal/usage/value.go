@@ -28,6 +28,8 @@ type Condition interface {
 	// Holds tells whether it is true of an event's Fields. An error says that a
 	// value is of a type that the condition has no meaning for.
 	Holds(fields []Value) (bool, error)
+	// String returns it as it was written.
+	String() string
 }
 
 // Dimension is one of the fields by whose values a meter keeps totals apart.
