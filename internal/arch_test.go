@@ -25,17 +25,20 @@ var imports = map[string][]string{
 	"internal/contracts": {"usage"},
 	"internal/alerts":    {"usage", "contracts"},
 	"internal/aggregate": {"usage", "contracts", "alerts"},
+	"internal/model":     {"usage", "contracts", "alerts"}, // of tests alone: it is held against aggregate
 	"internal/schema":    {"usage", "contracts", "alerts", "aggregate"},
 	"internal/store":     {"usage"},
 	"internal/druid":     {"usage"},
 	"internal/kafka":     {},
 	"internal/ingest":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka"},
 	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate"},
-	"internal/config":    {"usage"},
+	"internal/condition": {"usage"},
+	"internal/config":    {"usage", "condition"},
 	"internal/verify":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "config"}, // of aggregate the record types alone
 	"internal/loadgen":   {"usage", "schema", "kafka"},
 	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "httpapi", "config"},
 	"internal/demo":      {"usage", "contracts", "alerts", "schema", "kafka", "config", "app"},
+	"internal/scenario":  {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "ingest", "config", "app"}, // for tests alone
 	"cmd/meterd":         anything,
 	"bench":              {"kafka"},
 	"test/integration":   {},
@@ -60,9 +63,10 @@ var outside = []struct {
 	{library: "github.com/IBM/sarama", where: []string{"internal/kafka"}, only: "internal/kafka speaks Kafka"},
 	{library: "github.com/dgraph-io/badger", where: []string{"internal/store"}, only: "internal/store knows Badger"},
 	{
-		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo"}, tests: true,
-		only: "tests and internal/demo use another client than the product's",
+		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario"}, tests: true,
+		only: "tests, internal/scenario and internal/demo use another client than the product's",
 	},
+	{library: "github.com/expr-lang/expr", where: []string{"internal/condition"}, only: "internal/condition knows the language of conditions"},
 	{library: "github.com/stretchr/testify", tests: true, only: "tests assert"},
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,21 +20,21 @@ func newConfigCheckCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what is wrong with the configuration; exit status 3 if anything is",
-		Args:  cobra.NoArgs,
+		Long: `Say what is wrong with the configuration; exit status 3 if anything is.
+
+The files that it names (passwords, tokens, certificates and keys) are read too.
+Nothing is connected to.`,
+		Args: cobra.NoArgs,
 	}
 	format := outputFlag(cmd, outputTable, outputJSON)
 	cmd.RunE = func(*cobra.Command, []string) error {
-		cfg, err := env.loadConfig()
+		cfg, err := env.runConfig()
 		if path := (*fs.PathError)(nil); errors.As(err, &path) {
 			return err // there is nothing to check
 		}
-		var problems []string
-		if err != nil {
-			problems = strings.Split(err.Error(), "\n")
-		}
 		switch {
 		case format.value == outputJSON:
-			if writeErr := env.writeJSON(checked{Valid: err == nil, Problems: append([]string{}, problems...)}); writeErr != nil {
+			if writeErr := env.writeJSON(checked{Valid: err == nil, Problems: problemsOf(err)}); writeErr != nil {
 				return writeErr
 			}
 		case err == nil:
@@ -49,6 +48,40 @@ func newConfigCheckCommand(env *environment) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// runConfig is loadConfig for a process that will run: the files that the
+// configuration names are looked at too.
+func (e *environment) runConfig() (*config.Config, error) {
+	cfg, err := e.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.CheckFiles(); err != nil {
+		return nil, exitError{exitUsage, err}
+	}
+	return cfg, nil
+}
+
+// problemsOf returns the text of each of the errors that err joins; one may
+// have several lines.
+func problemsOf(err error) []string {
+	problems := []string{}
+	if err == nil {
+		return problems
+	}
+	var exit exitError
+	if errors.As(err, &exit) {
+		err = exit.err
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return append(problems, err.Error())
+	}
+	for _, problem := range joined.Unwrap() {
+		problems = append(problems, problem.Error())
+	}
+	return problems
 }
 
 // checked is what config check prints as JSON.

@@ -27,7 +27,7 @@ which costs nothing but the time to restore.`,
 	}
 	cmd.Flags().BoolVar(&opts.CreateTopics, "create-topics", false, "make the topics that are missing, but the usage topic")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := env.loadConfig()
+		cfg, err := env.runConfig()
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func (s *State) TakeSeed(ask Ask, rows []SeedTotal) error {
 		c = s.clientOf([]byte(ask.Client))
 	}
 	a := s.read(c, ask, rows)
-	if len(a) == 0 && ask.Scope.Default() && s.waiting(c, ask) == 0 {
+	if len(a) == 0 && ask.Scope.Default() && !s.waiting(c, ask) {
 		s.empty(ask)
 		return nil
 	}
@@ -149,20 +149,19 @@ func (s *State) partOfRow(row *SeedTotal, t *taking) (part, bool) {
 	return p, true
 }
 
-// waiting returns how many counters wait for the answer.
-func (s *State) waiting(c *client, ask Ask) int {
-	n := 0
+// waiting tells whether a counter of c waits for the answer.
+func (s *State) waiting(c *client, ask Ask) bool {
 	for m := range s.cfg.Catalog.Meters {
-		if f := c.family(m, ask.Scope); f != nil {
-			f.each(func(k *counter) bool {
-				if s.awaitsAnswer(k, ask) {
-					n++
-				}
-				return true
-			})
+		if f := c.family(m, ask.Scope); f != nil && s.awaited(f, ask) {
+			return true
 		}
 	}
-	return n
+	return false
+}
+
+// awaited tells whether a counter of f waits for the answer.
+func (s *State) awaited(f *family, ask Ask) bool {
+	return !f.each(func(k *counter) bool { return !s.awaitsAnswer(k, ask) })
 }
 
 func (s *State) awaitsAnswer(k *counter, ask Ask) bool {
@@ -211,14 +210,11 @@ func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*
 		all = s.make(c, m, nil, nil, s.periodOf(ask.Period.Start))
 		all.seed, s.open.asks = s.pending(ask.Boundary, ask.Cut), s.open.asks[:asks] // this is the answer
 	}
-	if all == nil || all.seed.Boundary != ask.Boundary {
+	if all == nil || !s.awaited(f, ask) {
 		return
 	}
-	fresh := s.awaitsAnswer(all, ask) // it makes the counters of its combinations
 	s.complete(all, ask, portions[none])
-	if fresh {
-		s.regroup(c, m, f, all, portions)
-	}
+	s.regroup(c, m, f, all, ask, portions)
 	for _, g := range f.list {
 		if k := g.of(ask.Period.ID); k != nil {
 			s.complete(k, ask, portions[g.key])
@@ -228,7 +224,7 @@ func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*
 
 // regroup makes the counters of combinations that only history knows of, and
 // gives to the overflow what is beyond the bound.
-func (s *State) regroup(c *client, m int, f *family, all *counter, portions map[string]*portion) {
+func (s *State) regroup(c *client, m int, f *family, all *counter, ask Ask, portions map[string]*portion) {
 	over := &portion{}
 	v := &s.views[m]
 	if all.own != nil {
@@ -255,7 +251,7 @@ func (s *State) regroup(c *client, m int, f *family, all *counter, portions map[
 			}
 		}
 		if g.of(all.period.ID) == nil {
-			s.makePending(c, all, g)
+			s.makePending(c, all, g, ask)
 		}
 	}
 	if !over.some {
@@ -271,15 +267,15 @@ func (s *State) regroup(c *client, m int, f *family, all *counter, portions map[
 	}
 	portions[g.key] = over
 	if g.of(all.period.ID) == nil {
-		s.makePending(c, all, g)
+		s.makePending(c, all, g, ask)
 	}
 }
 
 // makePending makes a counter of a combination that takes its portion next.
-func (s *State) makePending(c *client, all *counter, g *group) {
+func (s *State) makePending(c *client, all *counter, g *group, ask Ask) {
 	asks := len(s.open.asks)
 	k := s.make(c, all.meter, all.own, g, all.period)
-	k.seed, s.open.asks = s.pending(all.seed.Boundary, all.seed.Cut), s.open.asks[:asks]
+	k.seed, s.open.asks = s.pending(ask.Boundary, ask.Cut), s.open.asks[:asks]
 }
 
 // complete gives k, if it waits for the answer, its portion, or nothing.

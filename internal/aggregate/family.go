@@ -87,13 +87,14 @@ type family struct {
 	groups   map[string]*group // by the key of their values; nil: none
 	list     []*group
 	overflow *group // takes what is beyond the bound, and is in the list too
-	alive    int    // combinations that have a counter; the overflow is none
+	newest   *counter
+	alive    int // combinations that have a counter; the overflow is none
 }
 
 // group has the counters of one combination of dimension values.
 type group struct {
 	slot
-	key  string
+	key   string
 	at    int // in the list
 	dims  map[string]string
 	over  bool // it is the overflow
@@ -123,7 +124,9 @@ func (f *family) each(yield func(*counter) bool) bool {
 // join makes k one of the counters of its slot.
 func (k *counter) join() {
 	k.slot().add(k)
-	k.lives(1)
+	if k.lives(1); k.group != nil {
+		k.family().newest = k
+	}
 }
 
 // die notes that k is to be forgotten, and revive that it is not.

@@ -19,7 +19,8 @@ type Ask struct {
 
 // SeedTotal is what history says of the records of one client that agree in
 // the meter that they name and in all Fields. What is in no SeedTotal of an
-// answer was not used.
+// answer was not used. The rows of an answer stand in the order of Last and,
+// where that is equal, of the offsets of their latest records.
 type SeedTotal struct {
 	Meter       string // as the records name it; "" where none is mapped
 	Fields      []usage.Value
@@ -60,6 +61,14 @@ func (s *State) seedFor(k *counter) Seed {
 				return s.pending(boundary, at) // the answer that it waits for has this combination too
 			}
 			return exact // the answer that it got had nothing of this combination
+		}
+		// A scope that has begun anew since has asked for the combinations that
+		// came since.
+		if other := k.family().newest; other != nil && !other.dying && other.period.ID == k.period.ID && other.seed.Boundary == boundary {
+			if !other.seed.Complete() {
+				return s.pending(boundary, at)
+			}
+			return exact
 		}
 	}
 	for _, other := range s.siblings(k) {

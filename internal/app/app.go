@@ -92,7 +92,7 @@ type daemon struct {
 func (d *daemon) build(ctx context.Context) error {
 	catalog, err := d.cfg.Catalog()
 	if err != nil {
-		return fmt.Errorf("schedule: %w", err)
+		return err
 	}
 	d.table = contracts.NewTable(&catalog)
 	d.fetcher = d.cluster.NewFetcher(kafka.DefaultFetch())
@@ -110,7 +110,7 @@ func (d *daemon) build(ctx context.Context) error {
 	d.reader = ingest.NewContractReader(d.cluster, d.fetcher, d.cfg.Contracts.Topic, d.table, d.nudge, d.log.Named("contracts"), d.reg)
 	d.ingest = ingest.New(ingest.Config{
 		ApplicationID: d.cfg.ApplicationID, Topic: d.cfg.Usage.Topic, ChangelogTopic: d.cfg.ChangelogTopic,
-		StartLatest:    d.cfg.Usage.Start == "latest",
+		StartLatest: d.cfg.Usage.Start == "latest", CutEvery: cutEvery(&d.cfg.History),
 		CommitInterval: d.cfg.Commit.Interval.Duration(), CommitRecords: d.cfg.Commit.MaxRecords,
 		FlushInterval: d.cfg.State.FlushInterval.Duration(), StuckAfter: stuckAfter,
 		Reclaim: d.cfg.Kafka.SessionTimeout.Duration(),
@@ -158,7 +158,7 @@ func (d *daemon) address() string {
 
 // counters returns the maker of what counts a partition.
 func (d *daemon) counters(ctx context.Context, catalog *usage.Catalog) (func(int32) (ingest.Processor, error), error) {
-	parts, err := d.counterParts(ctx)
+	parts, err := d.counterParts(ctx, catalog)
 	if err != nil {
 		return nil, err
 	}
@@ -179,8 +179,21 @@ func (d *daemon) counterConfig(catalog *usage.Catalog) ingest.CounterConfig {
 			Catalog: catalog, MeterMapped: c.Usage.Fields.Meter != "",
 			DedupeWindow: DedupeWindow(c), MaxFuture: c.Usage.MaxFuture.Duration(), AllowedLateness: c.Usage.AllowedLateness.Duration(),
 			UnknownMeter: aggregate.UnknownMeterPolicy(c.Usage.UnknownMeter), KeepPeriods: c.State.KeepPeriods,
-			History: c.History.Druid != nil, MarkSeeded: c.History.OnCrossed == "mark",
+			History: c.History.Druid != nil, Bounded: c.History.Druid != nil && c.History.Druid.Columns.Bounded(), MarkSeeded: c.History.OnCrossed == "mark",
 		},
+	}
+}
+
+// cutEvery returns what times history can be cut at, and 0 where it knows
+// offsets.
+func cutEvery(h *config.History) time.Duration {
+	switch {
+	case h.Druid == nil || !h.Druid.Columns.Bounded():
+		return 0
+	case h.Druid.Columns.RecordTime != "":
+		return time.Millisecond
+	default:
+		return h.Druid.Granularity.Duration()
 	}
 }
 
@@ -193,7 +206,7 @@ func DedupeWindow(c *config.Config) time.Duration {
 	return c.Usage.DedupeWindow.Duration()
 }
 
-func (d *daemon) counterParts(ctx context.Context) (ingest.CounterParts, error) {
+func (d *daemon) counterParts(ctx context.Context, catalog *usage.Catalog) (ingest.CounterParts, error) {
 	parts := ingest.CounterParts{Table: d.table, Metrics: ingest.NewCounterMetrics(d.reg), Log: d.log.Named("counter")}
 	codecs, err := NewCodecs(ctx, d.cfg, d.log, d.reg)
 	if err != nil {
@@ -203,7 +216,7 @@ func (d *daemon) counterParts(ctx context.Context) (ingest.CounterParts, error) 
 	if d.cfg.History.Druid == nil {
 		return parts, nil
 	}
-	asks, err := druidConfig(d.cfg.History.Druid)
+	asks, err := druidConfig(d.cfg, catalog)
 	if err != nil {
 		return parts, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/meterd/meterd/internal/config"
 	"github.com/meterd/meterd/internal/druid"
 	"github.com/meterd/meterd/internal/schema"
+	"github.com/meterd/meterd/internal/usage"
 )
 
 // Codecs read usage events and write limit events as configured.
@@ -52,6 +53,11 @@ func NewCodecs(ctx context.Context, cfg *config.Config, log *zap.Logger, reg pro
 	d := schema.DefaultDecoderConfig()
 	d.Format, d.MaxRecordBytes = schema.Format(cfg.Usage.Format), int(cfg.Usage.MaxRecordBytes)
 	d.Mapping = Mapping(cfg)
+	catalog, err := cfg.Catalog()
+	if err != nil {
+		return c, err
+	}
+	d.Mapping.Fields = catalog.Paths
 	if c.Usage, err = schema.NewDecoder(d, registry, log.Named("schema"), reg); err != nil {
 		return c, fmt.Errorf("usage: %w", err)
 	}
@@ -115,10 +121,28 @@ func clientTLS(cfg *config.TLS) (*tls.Config, error) {
 	return t, nil
 }
 
-func druidConfig(cfg *config.Druid) (druid.Config, error) {
-	d := druid.Default()
+// druidConfig returns how history is asked for what the meters of catalog need.
+func druidConfig(c *config.Config, catalog *usage.Catalog) (druid.Config, error) {
+	cfg, d := c.History.Druid, druid.Default()
 	d.URL, d.CoordinatorURL, d.Datasource, d.Supervisor = cfg.URL, cfg.CoordinatorURL, cfg.Datasource, cfg.Supervisor
-	d.Columns = druid.Columns(cfg.Columns)
+	d.Columns = druid.Columns{
+		Client: cfg.Columns.Client, Meter: cfg.Columns.Meter, Quantity: cfg.Columns.Quantity,
+		Partition: cfg.Columns.Partition, Offset: cfg.Columns.Offset,
+		RecordTime: cfg.Columns.RecordTime, Count: cfg.Columns.Count, Void: cfg.Columns.Void,
+	}
+	for _, field := range c.HistoryFields(catalog) {
+		d.Columns.Fields = append(d.Columns.Fields, field.Column)
+		d.Columns.Booleans = append(d.Columns.Booleans, field.Boolean)
+	}
+	d.Granularity = cfg.Granularity.Duration()
+	for i := range catalog.Meters {
+		switch catalog.Meters[i].Aggregation {
+		case usage.Latest:
+			d.Latest, d.Extremes = true, true
+		case usage.Max, usage.Min:
+			d.Extremes = true
+		}
+	}
 	d.Timeout, d.MaxConcurrent, d.Lane, d.Username = cfg.Timeout.Duration(), cfg.MaxQueries, cfg.Lane, cfg.Username
 	var err error
 	if d.Password, err = optionalSecret(cfg.PasswordFile); err != nil {

@@ -13,7 +13,9 @@ type history struct{ seeder *druid.Seeder }
 
 // Open returns an empty set of questions about one partition.
 func (h history) Open(partition int32) ingest.Questions {
-	return &questions{partition: partition, submitter: h.seeder.Submitter(), asked: map[druid.Request][]aggregate.Ask{}}
+	return &questions{
+		partition: partition, submitter: h.seeder.Submitter(), asked: map[druid.Request][]aggregate.Ask{},
+	}
 }
 
 // questions remembers which asks a request stands for: Druid does not know of
@@ -32,7 +34,7 @@ func (q *questions) Submit(asks []aggregate.Ask) int {
 	for i, ask := range asks {
 		r := druid.Request{
 			Partition: q.partition, Boundary: ask.Boundary,
-			Start: ask.Period.Start, End: ask.Period.End, Client: ask.Client,
+			Start: ask.Period.Start, End: ask.Period.End, Cut: ask.Cut, Client: ask.Client,
 		}
 		if q.submitter.Submit(r) == 0 {
 			return i
@@ -63,14 +65,14 @@ func (q *questions) Take() []ingest.Answer {
 		u := &updates[i]
 		for _, ask := range q.asked[u.Request] {
 			a := ingest.Answer{Ask: ask}
-			if u.State == druid.Exact {
+			if u.State.Done() {
 				a.Totals = totals(u.Totals)
 			} else {
 				a.Failed = u.Reason
 			}
 			answers = append(answers, a)
 		}
-		if u.State == druid.Exact {
+		if u.State.Done() {
 			delete(q.asked, u.Request)
 		}
 	}
@@ -82,8 +84,8 @@ func totals(from []druid.Total) []aggregate.SeedTotal {
 	for i := range from {
 		t := &from[i]
 		list = append(list, aggregate.SeedTotal{
-			Meter: t.Meter, Events: t.Events, Quantity: t.Quantity,
-			First: t.First, Last: t.Last,
+			Meter: t.Meter, Fields: t.Fields, Void: t.Void, Events: t.Events, Quantity: t.Quantity,
+			Min: t.Min, Max: t.Max, Latest: t.Latest, First: t.First, Last: t.Last,
 		})
 	}
 	return list

@@ -1,7 +1,9 @@
 package app
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,22 +11,65 @@ import (
 	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/httpapi"
 	"github.com/meterd/meterd/internal/ingest"
+	"github.com/meterd/meterd/internal/kafka"
 )
 
 func (d *daemon) newServer() (*httpapi.Server, error) {
 	c := httpapi.Default()
-	c.Listen, c.TokensFile, c.Topic = d.cfg.HTTP.Listen, d.cfg.HTTP.TokensFile, d.cfg.Usage.Topic
+	c.Listen, c.TokensFile = d.cfg.HTTP.Listen, d.cfg.HTTP.TokensFile
+	c.ApplicationID, c.Topic = d.cfg.ApplicationID, d.cfg.Usage.Topic
 	if t := d.cfg.HTTP.TLS; t != nil {
 		c.TLS = httpapi.TLS{CertFile: t.CertFile, KeyFile: t.KeyFile}
 	}
+	catalog, err := d.cfg.Catalog()
+	if err != nil {
+		return nil, fmt.Errorf("schedule: %w", err)
+	}
 	server, err := httpapi.New(c, httpapi.Parts{
-		Partitions: partitions{d}, Cluster: cluster{d}, Contracts: d.table,
+		Partitions: partitions{d}, Cluster: cluster{d},
+		Contracts: d.table, Catalog: &catalog, Writer: &contractWriter{cluster: d.cluster, topic: d.cfg.Contracts.Topic},
 		Judges: d.judges, LookUp: d.lookUp, Checks: d.checks, Now: time.Now,
 	}, d.log.Named("http"), d.reg)
 	if err != nil {
 		return nil, fmt.Errorf("http: %w", err)
 	}
 	return server, nil
+}
+
+// contractWriter writes to the topic of contracts. It takes a producer id when
+// it first has something to write: many a meterd never does, and may not be
+// allowed to.
+type contractWriter struct {
+	cluster *kafka.Cluster
+	topic   string
+
+	mu       sync.Mutex // guards producer
+	producer *kafka.Producer
+}
+
+func (w *contractWriter) Produce(ctx context.Context, key, value []byte) (int64, error) {
+	producer, err := w.ready(ctx)
+	if err != nil {
+		return 0, err
+	}
+	offsets, err := producer.Append(ctx, []kafka.Message{{Topic: w.topic, Key: key, Value: value}})
+	if err != nil {
+		return 0, fmt.Errorf("write contract: %w", err)
+	}
+	return offsets[0], nil
+}
+
+func (w *contractWriter) ready(ctx context.Context) (*kafka.Producer, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.producer == nil {
+		producer, err := w.cluster.NewProducer(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("write contracts: %w", err)
+		}
+		w.producer = producer
+	}
+	return w.producer, nil
 }
 
 // partitions are those of this instance, for HTTP.

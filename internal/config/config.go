@@ -131,13 +131,13 @@ type Fields struct {
 	ID string `yaml:"id"`
 	// Who used it. Required.
 	Client string `yaml:"client"`
-	// Which meter; without it, every meter takes every event.
+	// Which meter; without it, every meter that has no when takes every event.
 	Meter string `yaml:"meter"`
 	// How much; without it, 1.
 	Quantity string `yaml:"quantity"`
 	// When; without it, the record's own timestamp.
 	Time string `yaml:"time"`
-	// True takes an earlier event back.
+	// True takes an earlier event back: needs id and usage.dedupe_window.
 	Void string `yaml:"void"`
 }
 
@@ -151,11 +151,13 @@ type Meter struct {
 	Unit string `yaml:"unit,omitempty"`
 	// Digits after the point that are counted, 0 to 9.
 	Decimals int `yaml:"decimals,omitempty" jsonschema:"minimum=0,maximum=9"`
-	// Paths of dimensions that are also counted separately.
+	// Paths of up to 8 dimensions, whose values are also counted separately; a dimension is called by the last part of its path.
 	GroupBy []string `yaml:"group_by,omitempty"`
-	// Which events, instead of those that name the meter.
+	// Combinations of dimension values that each client has counters for; what is beyond is counted together. 1 to 1000000, by default 10000.
+	MaxCombinations *int `yaml:"max_combinations,omitempty" jsonschema:"minimum=1,maximum=1000000"`
+	// Which events, instead of those that name the meter: a condition on fields of the record.
 	When string `yaml:"when,omitempty"`
-	// Path of the value whose distinct values unique counts.
+	// Path of the value whose distinct values unique counts. Required for unique, and for nothing else.
 	Value string `yaml:"value,omitempty"`
 }
 
@@ -197,12 +199,14 @@ type Druid struct {
 	URL string `yaml:"url"`
 	// A coordinator's; by default url, which must then be a router with its management proxy on.
 	CoordinatorURL string `yaml:"coordinator_url"`
-	// The datasource, without roll-up.
+	// The datasource, without roll-up unless columns.count says what a row stands for.
 	Datasource string `yaml:"datasource"`
 	// What its columns are called.
 	Columns Columns `yaml:"columns"`
-	// The supervisor that fills the datasource; needed for topics with gaps in their offsets.
+	// The supervisor that fills the datasource; needed for topics with gaps in their offsets, and where rows have no offsets.
 	Supervisor string `yaml:"supervisor"`
+	// The datasource's queryGranularity, a part of a day from 1ms to 24h; needed where rows have neither offsets nor record_time.
+	Granularity Duration `yaml:"granularity"`
 	// How long one query may take.
 	Timeout Duration `yaml:"timeout"`
 	// The name for basic authentication; empty for none.
@@ -223,11 +227,23 @@ type Columns struct {
 	Meter string `yaml:"meter"`
 	// The quantity; empty: every row is 1.
 	Quantity string `yaml:"quantity"`
-	// The Kafka partition of the row's record.
+	// The Kafka partition of the row's record; empty, together with offset, if there is none: seeds are bounded then, not exact.
 	Partition string `yaml:"partition"`
 	// The Kafka offset of the row's record.
 	Offset string `yaml:"offset"`
+	// The Kafka timestamp of the row's record in milliseconds; what seeds without offsets should go by.
+	RecordTime string `yaml:"record_time"`
+	// How many events a rolled-up row stands for; only without offset and record_time.
+	Count string `yaml:"count"`
+	// Whether the row takes another back. Required where usage.fields.void is mapped.
+	Void string `yaml:"void"`
+	// By path of the record, the columns of what meters look at in when, group_by and value; by default a column is called by the last part of the path.
+	Fields map[string]string `yaml:"fields,omitempty"`
 }
+
+// Bounded tells whether rows have no offsets, so that what history says is true
+// within a bound only.
+func (c *Columns) Bounded() bool { return c.Partition == "" && c.Offset == "" }
 
 // Commit says when a partition's transaction ends. A crossing commits at once,
 // whatever is set here.

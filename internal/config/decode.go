@@ -88,7 +88,7 @@ func (d *decoder) value(node ast.Node, v reflect.Value, key string) {
 		d.value(node, made(v), key)
 	case reflect.PointerTo(v.Type()).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
 		d.scalar(node, v, key)
-	case v.Kind() == reflect.Struct:
+	case v.Kind() == reflect.Struct, v.Kind() == reflect.Map:
 		d.mapping(node, v, key)
 	case v.Kind() == reflect.Slice:
 		d.sequence(node, v, key)
@@ -154,6 +154,10 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, key string) {
 			d.value(entries.Value(), v, key)
 			continue
 		}
+		if v.Kind() == reflect.Map {
+			d.entry(name.GetToken().Value, entries.Value(), v, key)
+			continue
+		}
 		field, ok := fieldByName(v, name.GetToken().Value)
 		if !ok {
 			d.at(name.GetToken(), "unknown key %s%s", join(key, name.GetToken().Value), suggestKey(v.Type(), key, name.GetToken().Value))
@@ -161,6 +165,16 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, key string) {
 		}
 		d.value(entries.Value(), field, join(key, name.GetToken().Value))
 	}
+}
+
+// entry reads the value of a key that users choose into the map v.
+func (d *decoder) entry(name string, node ast.Node, v reflect.Value, key string) {
+	value := reflect.New(v.Type().Elem()).Elem()
+	d.value(node, value, fmt.Sprintf("%s[%q]", key, name))
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	v.SetMapIndex(reflect.ValueOf(name), value)
 }
 
 func (d *decoder) sequence(node ast.Node, v reflect.Value, key string) {

@@ -27,7 +27,7 @@ func (c *Config) set(key, text string, keys []string) error {
 			list[i] = strings.TrimSpace(list[i])
 		}
 		v.Set(reflect.ValueOf(list))
-	case v.Kind() == reflect.Slice, v.Kind() == reflect.Pointer, v.Kind() == reflect.Struct:
+	case v.Kind() == reflect.Slice, v.Kind() == reflect.Pointer, v.Kind() == reflect.Struct, v.Kind() == reflect.Map:
 		d := decoder{}
 		d.document([]byte(text), v, key)
 		return errors.Join(d.problems...)

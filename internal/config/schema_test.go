@@ -81,7 +81,7 @@ func TestSchemaRefuses(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{
 		"kafak: {}", "kafka: {brokers: a:9092}", "usage: {format: xml}", "usage: {dedupe_window: 5}", "usage: {dedupe_window: soon}",
-		"state: {memory: lots}", "meters: [{name: a}]", "meters: [{name: a, aggregation: average}]", "commit: {max_records: 1.5}",
+		"state: {memory: lots}", "meters: [{name: a}]", "meters: [{name: a, aggregation: average}]", "meters: [{name: a, aggregation: count, max_combinations: 0}]", "history: {druid: {columns: {fields: {a: [b]}}}}", "commit: {max_records: 1.5}",
 	} {
 		require.Error(t, againstSchema(t, []byte(source)), source)
 	}
@@ -134,4 +134,8 @@ func TestShippedFile(t *testing.T) {
 	require.NotNil(t, got.HTTP.TLS)
 	require.NotNil(t, got.History.Druid)
 	require.Equal(t, "usage", got.History.Druid.Supervisor)
+	require.Equal(t, config.Columns{
+		Client: "client_id", Meter: "meter", Quantity: "quantity", Partition: "k_partition", Offset: "k_offset",
+		Fields: map[string]string{"properties.endpoint": "endpoint"},
+	}, got.History.Druid.Columns)
 }

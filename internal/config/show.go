@@ -7,33 +7,13 @@ import (
 	"slices"
 
 	"github.com/goccy/go-yaml"
-
-	"github.com/meterd/meterd/internal/usage"
 )
 
 //go:embed meterd.schema.json
 var schema []byte
 
-// Schema returns the JSON Schema of the file. It knows all keys and values
-// there are, those that Validate says are not in this version too.
+// Schema returns the JSON Schema of the file.
 func Schema() []byte { return slices.Clone(schema) }
-
-// Catalog returns the meters and their schedule, of a configuration that
-// Validate has found right.
-func (c *Config) Catalog() (usage.Catalog, error) {
-	schedule, err := usage.NewSchedule(usage.Kind(c.Schedule.Period), c.Schedule.Timezone)
-	if err != nil {
-		return usage.Catalog{}, fmt.Errorf("schedule: %w", err)
-	}
-	catalog := usage.Catalog{Schedule: schedule}
-	for i := range c.Meters {
-		m := &c.Meters[i]
-		catalog.Meters = append(catalog.Meters, usage.Meter{
-			Name: m.Name, Aggregation: usage.Aggregation(m.Aggregation), Unit: m.Unit, Decimals: m.Decimals,
-		})
-	}
-	return catalog, nil
-}
 
 // YAML returns c as a file that means the same, but without what is secret: no
 // key is, so that is names and passwords that somebody wrote into an address.

@@ -10,15 +10,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/meterd/meterd/internal/usage"
 )
 
 // Validate returns all that meterd cannot start with: an error for each key,
-// with its path and what is allowed, joined in the order of the file. What the
-// file may say and this version does not do yet is an error too.
+// with its path and what is allowed, joined in the order of the file. It opens
+// no files: CheckFiles does.
 func (c *Config) Validate() error {
 	var p problems
 	if !regexp.MustCompile(`^[a-zA-Z0-9._-]{1,100}$`).MatchString(c.ApplicationID) {
@@ -27,11 +26,16 @@ func (c *Config) Validate() error {
 	c.Kafka.validate(&p)
 	c.SchemaRegistry.validate(&p, c.Usage.Format == "avro" || c.LimitEvents.Format == "avro")
 	c.Usage.validate(&p)
-	c.validateMeters(&p)
+	meters := len(p)
+	catalog := c.catalog(&p)
+	metersRight := len(p) == meters
 	c.Schedule.validate(&p)
 	c.validateTopics(&p)
 	p.oneOf("limit_events.format", c.LimitEvents.Format, "avro", "json")
 	c.History.validate(&p)
+	if c.History.Druid != nil && metersRight {
+		c.validateHistoryFields(&p, &catalog)
+	}
 	// The broker aborts what is open longer than transaction_timeout.
 	between(&p, "commit.interval", c.Commit.Interval, of(time.Millisecond), max(c.Kafka.TransactionTimeout/2, of(time.Millisecond)))
 	between(&p, "commit.max_records", c.Commit.MaxRecords, 1, 1_000_000)
@@ -49,14 +53,30 @@ func (p *problems) add(key, format string, args ...any) {
 	*p = append(*p, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 }
 
-func (p *problems) notYet(key, what string) {
-	p.add(key, "not in this version: %s", what)
-}
-
 func (p *problems) oneOf(key, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		p.add(key, "%q is not one of %s", value, strings.Join(allowed, ", "))
 	}
+}
+
+// maxParts is how deep in a record a path may go.
+const maxParts = 16
+
+// path complains about what is no path in a record.
+func (p *problems) path(key, path string) {
+	if err := checkPath(path); err != nil {
+		p.add(key, "%v", err)
+	}
+}
+
+func checkPath(path string) error {
+	switch parts := strings.Split(path, "."); {
+	case slices.Contains(parts, "") || !utf8.ValidString(path):
+		return fmt.Errorf("%q is not names with single dots between them", path)
+	case len(parts) > maxParts:
+		return fmt.Errorf("%q has %d parts, more than %d", path, len(parts), maxParts)
+	}
+	return nil
 }
 
 func (p *problems) needed(key, value string) {
@@ -148,13 +168,17 @@ func (u *Usage) validate(p *problems) {
 		{"meter", u.Fields.Meter},
 		{"quantity", u.Fields.Quantity},
 		{"time", u.Fields.Time},
+		{"void", u.Fields.Void},
 	} {
-		if f.path != "" && slices.Contains(strings.Split(f.path, "."), "") {
-			p.add("usage.fields."+f.key, "%q is not names with single dots between them", f.path)
+		if f.path != "" {
+			p.path("usage.fields."+f.key, f.path)
 		}
 	}
-	if u.Fields.Void != "" {
-		p.notYet("usage.fields.void", "events that take others back")
+	if u.Fields.Void != "" && u.Fields.ID == "" {
+		p.add("usage.fields.void", "needs usage.fields.id: an event is taken back by its id")
+	}
+	if u.Fields.Void != "" && u.DedupeWindow == 0 {
+		p.add("usage.dedupe_window", "must be above 0 where usage.fields.void is mapped: an event can be taken back within it")
 	}
 	between(p, "usage.dedupe_window", u.DedupeWindow, 0, of(30*24*time.Hour))
 	between(p, "usage.max_future", u.MaxFuture, 0, of(year))
@@ -163,51 +187,11 @@ func (u *Usage) validate(p *problems) {
 	between(p, "usage.max_record_bytes", u.MaxRecordBytes, KiB, 64*MiB)
 }
 
-func (c *Config) validateMeters(p *problems) {
-	seen := map[string]bool{}
-	for i := range c.Meters {
-		m := &c.Meters[i]
-		key := fmt.Sprintf("meters[%d]", i)
-		switch {
-		case m.Name == "":
-			p.add(key+".name", "is required")
-		case len(m.Name) > usage.MaxIDBytes || !utf8.ValidString(m.Name) || strings.ContainsFunc(m.Name, unicode.IsControl):
-			p.add(key+".name", "must be at most %d bytes of UTF-8 without control characters", usage.MaxIDBytes)
-		case seen[m.Name]:
-			p.add(key+".name", "%q is there twice", m.Name)
-		}
-		seen[m.Name] = true
-		m.validate(p, key)
-	}
-}
-
-func (m *Meter) validate(p *problems, key string) {
-	switch usage.Aggregation(m.Aggregation) {
-	case usage.Count, usage.Sum:
-	case usage.Max, usage.Min, usage.Latest, usage.Unique:
-		p.notYet(key+".aggregation", m.Aggregation+"; use count or sum")
-	default:
-		p.oneOf(key+".aggregation", m.Aggregation, "count", "sum")
-	}
-	between(p, key+".decimals", m.Decimals, 0, usage.MaxDecimals)
-	if len(m.GroupBy) > 0 {
-		p.notYet(key+".group_by", "dimensions")
-	}
-	if m.When != "" {
-		p.notYet(key+".when", "conditions; an event counts on the meter that it names")
-	}
-	if m.Value != "" {
-		p.notYet(key+".value", "distinct values")
-	}
-}
-
 func (s *Schedule) validate(p *problems) {
 	periods := []string{"hour", "day", "week", "month", "quarter", "year", "lifetime"}
 	p.oneOf("schedule.period", s.Period, periods...)
 	if _, err := usage.NewSchedule(usage.Month, s.Timezone); err != nil || s.Timezone == "" {
 		p.add("schedule.timezone", "%q is not the IANA name of a time zone, such as UTC", s.Timezone)
-	} else if s.Timezone != "UTC" {
-		p.notYet("schedule.timezone", s.Timezone+"; use UTC")
 	}
 }
 
@@ -230,25 +214,6 @@ func (c *Config) validateTopics(p *problems) {
 		}
 		first[topic.name] = topic.key
 	}
-}
-
-func (h *History) validate(p *problems) {
-	p.oneOf("history.on_crossed", h.OnCrossed, "announce", "mark")
-	d := h.Druid
-	if d == nil {
-		return
-	}
-	p.url("history.druid.url", d.URL)
-	if d.CoordinatorURL != "" {
-		p.url("history.druid.coordinator_url", d.CoordinatorURL)
-	}
-	p.needed("history.druid.datasource", d.Datasource)
-	p.needed("history.druid.columns.client", d.Columns.Client)
-	p.needed("history.druid.columns.partition", d.Columns.Partition)
-	p.needed("history.druid.columns.offset", d.Columns.Offset)
-	between(p, "history.druid.timeout", d.Timeout, of(time.Second), of(10*time.Minute))
-	p.together("history.druid", "username", d.Username, "password_file", d.PasswordFile)
-	between(p, "history.druid.max_queries", d.MaxQueries, 1, 64)
 }
 
 func (s *State) validate(p *problems) {

@@ -97,6 +97,8 @@ type filter struct {
 	Type       string   `json:"type"`
 	Fields     []filter `json:"fields"`
 	Column     string   `json:"column"`
+	Dimension  string   `json:"dimension"`
+	Values     []string `json:"values"`
 	MatchValue int64    `json:"matchValue"`
 	Lower      *int64   `json:"lower"`
 	Upper      *int64   `json:"upper"`
@@ -220,6 +222,13 @@ func (f *filter) match(r *row) (bool, error) {
 			}
 		}
 		return true, nil
+	}
+	if f.Type == "in" {
+		text, ok := r.text(f.Dimension)
+		if !ok {
+			return false, fmt.Errorf("%w: filter on column %q", errQuery, f.Dimension)
+		}
+		return slices.Contains(f.Values, text), nil
 	}
 	n, ok := r.number(f.Column)
 	if !ok {

@@ -52,6 +52,16 @@ func TestHistoryAnswersWhatMeterdAsks(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, totals, "the row in that time is at the boundary")
 
+	cfg.Columns.Fields = []string{"meter"} // asks for the sums apart
+	if seeder, err = druid.New(cfg, server.Client(), zap.NewNop(), prometheus.NewRegistry(), time.Now); err == nil {
+		totals, err = ask(5, usage.MinTime, 9000, "zoo", "nobody")
+	}
+	require.NoError(t, err)
+	require.Equal(t, []druid.Total{{
+		Client: "zoo", Meter: calls, Fields: []usage.Value{{Kind: usage.TextValue, Text: []byte(calls)}},
+		Events: 1, Quantity: one, Min: one, Max: one, First: 2000, Last: 2000,
+	}}, totals)
+
 	_, err = ask(6, usage.MinTime, usage.MaxTime, "acme")
 	require.ErrorIs(t, err, druid.ErrIncomplete, "there are only five rows")
 }
@@ -65,6 +75,7 @@ func TestHistoryRefusesWhatItDoesNotKnow(t *testing.T) {
 		`{"queryType":"timeseries",` + of + `}`,
 		`{"queryType":"groupBy",` + of + `,"filter":{"type":"equals","column":"colour"}}`,
 		`{"queryType":"groupBy",` + of + `,"filter":{"type":"like","column":"k_offset"}}`,
+		`{"queryType":"groupBy",` + of + `,"filter":{"type":"in","dimension":"colour"}}`,
 		`{"queryType":"groupBy",` + of + `,"filter":{"type":"and","fields":[{"type":"like","column":"k_offset"}]}}`,
 		`{"queryType":"groupBy",` + of + `,"dimensions":[{"type":"default","dimension":"colour"}]}`,
 		`{"queryType":"groupBy",` + of + `,"dimensions":[{"type":"listFiltered"}]}`,

@@ -1,11 +1,11 @@
 package druid
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"math"
 	"math/bits"
@@ -15,8 +15,9 @@ import (
 	"github.com/meterd/meterd/internal/usage"
 )
 
-// control is what an answer says of all rows below the boundary. It is
-// comparable: two answers from the same rows have equal ones.
+// control is what an answer says of some rows below the boundary: of all of
+// them, or of those of a client. It is comparable: two answers from the same
+// rows have equal ones.
 type control struct {
 	rows, minOffset, maxOffset int64
 	sumOffset                  int64 // wraps, as Druid's does
@@ -30,47 +31,100 @@ func (c control) complete(boundary int64) bool {
 	return c == control{rows: boundary, maxOffset: boundary - 1, sumOffset: want}
 }
 
-func (c *control) add(rows, low, high, sum int64) {
+func (c *control) add(o control) {
 	if c.rows == 0 {
-		c.minOffset, c.maxOffset = low, high
+		c.minOffset, c.maxOffset = o.minOffset, o.maxOffset
 	}
-	c.rows += rows
-	c.minOffset, c.maxOffset = min(c.minOffset, low), max(c.maxOffset, high)
-	c.sumOffset += sum
+	c.rows += o.rows
+	c.minOffset, c.maxOffset = min(c.minOffset, o.minOffset), max(c.maxOffset, o.maxOffset)
+	c.sumOffset += o.sumOffset
 }
 
-// answer is what one groupBy said. bad has the clients of whom a total is not
-// exact; they have no totals.
+// answer is what a question's queries said.
 type answer struct {
-	control control
-	totals  []Total
-	bad     map[string]error
+	control control            // of all rows
+	clients map[string]control // of those of each client that was asked for and has any
+	digests map[string]uint64  // of all cells of a client's rows, whatever their order
+	totals  []Total            // by client, meter, fields, void
+	groups  []string           // of totals, what tells them from others
+	bad     map[string]error   // clients of whom a total is not exact: none of theirs is there
+	again   map[string]error   // clients whose totals are proven only when asked for again
+	latest  map[moment]last    // of an answer to that query
 }
+
+// moment is an event time of a group.
+type moment struct {
+	group string
+	at    usage.Time
+}
+
+// last is the quantity of a moment's row with the greatest position.
+type last struct{ units, position int64 }
 
 // errAnswer is returned when an answer is not what was asked for: cut short,
 // no JSON, another shape, rows that were not asked for.
 var errAnswer = errors.New("unusable answer")
 
-// parseAnswer reads the rows of an answer to its end. Any flaw discards all of
-// it; numbers never pass through a float.
-func parseAnswer(r io.Reader, q *Question, columns Columns) (answer, error) {
-	p := parser{
-		asked:  make(map[string]bool, len(q.Clients)),
-		seen:   make(map[[2]string]bool),
-		shape:  columns,
-		answer: answer{bad: make(map[string]error)},
+// parser reads the rows of one answer. Any flaw discards all of it; numbers
+// never pass through a float.
+type parser struct {
+	answer
+	cfg   *Config
+	kinds kinds
+	asked map[string]bool
+	seen  map[string]bool
+	seed  maphash.Seed
+}
+
+func newParser(cfg *Config, q *Question, kinds kinds, seed maphash.Seed) *parser {
+	p := &parser{
+		answer: answer{
+			clients: map[string]control{}, digests: map[string]uint64{},
+			bad: map[string]error{}, latest: map[moment]last{},
+		},
+		cfg: cfg, kinds: kinds, seed: seed,
+		asked: make(map[string]bool, len(q.Clients)), seen: map[string]bool{},
 	}
 	for _, c := range q.Clients {
 		p.asked[c] = true
 	}
-	if err := rows(r, p.row); err != nil {
+	return p
+}
+
+// read hands all rows of an answer to row.
+func (p *parser) read(r io.Reader, width int, row func(*cells) error) (answer, error) {
+	err := rows(r, func(raw []json.RawMessage) error {
+		if len(raw) != width {
+			return fmt.Errorf("%d cells instead of %d", len(raw), width)
+		}
+		c := &cells{raw: raw}
+		return cmp.Or(row(c), c.err)
+	})
+	if err != nil {
 		return answer{}, err
 	}
-	p.totals = slices.DeleteFunc(p.totals, func(t Total) bool { return p.bad[t.Client] != nil })
-	slices.SortFunc(p.totals, func(a, b Total) int {
-		return cmp.Or(cmp.Compare(a.Client, b.Client), cmp.Compare(a.Meter, b.Meter))
-	})
+	p.sort()
 	return p.answer, nil
+}
+
+// sort orders the totals and leaves out those of clients that are not exact.
+func (p *parser) sort() {
+	order := make([]int, 0, len(p.totals))
+	for i := range p.totals {
+		if p.bad[p.totals[i].Client] == nil {
+			order = append(order, i)
+		}
+	}
+	slices.SortFunc(order, func(i, j int) int {
+		a, b := &p.totals[i], &p.totals[j]
+		return cmp.Or(cmp.Compare(a.Client, b.Client), cmp.Compare(a.Meter, b.Meter), cmp.Compare(p.groups[i], p.groups[j]))
+	})
+	var totals []Total
+	var groups []string
+	for _, i := range order {
+		totals, groups = append(totals, p.totals[i]), append(groups, p.groups[i])
+	}
+	p.totals, p.groups = totals, groups
 }
 
 // rows calls each with the cells of every row of a JSON array of arrays, which
@@ -106,177 +160,196 @@ func malformed(what string, err error) error {
 	return fmt.Errorf("%w: %s: %w", errAnswer, what, err)
 }
 
-type parser struct {
-	answer
-	asked map[string]bool
-	seen  map[[2]string]bool
-	shape Columns
+// group reads the dimensions by which totals are kept apart: those of a total,
+// and what tells them from others. unfit says which value is no boolean, where
+// one must be.
+func (p *parser) group(c *cells) (t Total, key string, unfit error) {
+	t.Client = c.text()
+	buf := strconv.AppendQuote(nil, t.Client)
+	columns := &p.cfg.Columns
+	var v usage.Value
+	if columns.Meter != "" {
+		v, buf = c.value(kindString, buf)
+		t.Meter = string(v.Text)
+	}
+	boolean := func(column string) {
+		b, ok := truth(v)
+		if v = b; !ok {
+			unfit = fmt.Errorf("%w: column %q: %s is neither true nor false", ErrColumns, column, c.raw[c.next-1])
+		}
+	}
+	for i, column := range columns.Fields {
+		v, buf = c.value(p.kinds[column], buf)
+		if columns.boolean(i) {
+			boolean(column)
+		}
+		t.Fields = append(t.Fields, v)
+	}
+	if columns.Void != "" {
+		v, buf = c.value(p.kinds[columns.Void], buf)
+		boolean(columns.Void)
+		t.Void = v.True
+	}
+	return t, string(buf), unfit
 }
 
-func (p *parser) row(raw []json.RawMessage) error {
-	if p.shape.Meter == "" && len(raw) > 0 { // there is no such dimension: give the row its place
-		raw = slices.Insert(raw, cellMeter, json.RawMessage("null"))
+// count reads and notes the control aggregates of a row of the client.
+func (p *parser) count(client string, c *cells) (control, error) {
+	control := c.control()
+	switch {
+	case c.err != nil:
+		return control, c.err
+	case control.rows == 0 || control.minOffset > control.maxOffset || control.rows > math.MaxInt64-p.control.rows,
+		control.minOffset < 0 && !p.cfg.Bounded():
+		return control, errContradiction
+	case client != "" && !p.asked[client]:
+		return control, fmt.Errorf("client %q was not asked for", client)
 	}
-	want := cells
-	if p.shape.Quantity == "" {
-		want = cellNulls
+	p.control.add(control)
+	if client != "" {
+		of := p.clients[client]
+		of.add(control)
+		p.clients[client] = of
+		var h maphash.Hash
+		h.SetSeed(p.seed)
+		for _, cell := range c.raw {
+			_, _ = h.Write(cell)
+			_ = h.WriteByte(0)
+		}
+		p.digests[client] += h.Sum64()
 	}
-	if len(raw) != want {
-		return fmt.Errorf("%d cells instead of %d", len(raw), want)
+	return control, nil
+}
+
+var (
+	errContradiction = errors.New("counts contradict one another")
+	errTwice         = errors.New("the same group twice")
+)
+
+// controlRow reads a row of the answer to Question.control.
+func (p *parser) controlRow(c *cells) error {
+	client := c.text()
+	if _, err := p.count(client, c); err != nil {
+		return err
 	}
-	c := cellReader{raw: raw}
-	client, meter := c.text(cellClient), c.text(cellMeter)
-	rows, events := c.count(cellRows), c.count(cellEvents)
-	low, high, sum := c.integer(cellMinOffset), c.integer(cellMaxOffset), c.integer(cellSumOffset)
+	if p.seen[client] {
+		return errTwice
+	}
+	p.seen[client] = true
+	return nil
+}
+
+// totalRow reads a row of the answer to Question.whole or details.
+func (p *parser) totalRow(c *cells) error {
+	t, key, unfit := p.group(c)
+	counted, err := p.count(t.Client, c)
+	if err != nil {
+		return err
+	}
+	rows := counted.rows
+	t.Events = c.count()
+	rolledUp := p.cfg.Columns.Count != ""
 	switch {
 	case c.err != nil:
 		return c.err
-	case rows == 0 || events > rows || low < 0 || low > high || rows > math.MaxInt64-p.control.rows:
-		return errors.New("counts contradict one another")
-	case client != "" && !p.asked[client]:
-		return fmt.Errorf("client %q was not asked for", client)
-	case p.seen[[2]string{client, meter}]:
-		return errors.New("the same group twice")
+	case t.Events > rows && !rolledUp:
+		return errContradiction
+	case p.seen[key]:
+		return errTwice
 	}
-	p.seen[[2]string{client, meter}] = true
-	p.control.add(rows, low, high, sum)
+	p.seen[key] = true
 	// Usage without a meter is no usage where meters are mapped: counting
 	// rejects such a record, and history must not count it either.
-	if client == "" || events == 0 || (meter == "" && p.shape.Meter != "") {
+	if t.Client == "" || t.Events == 0 || (t.Meter == "" && p.cfg.Columns.Meter != "") {
 		return nil
 	}
-	return p.total(Total{Client: client, Meter: meter, Events: events}, &c)
+	if unfit != nil {
+		p.bad[t.Client] = unfit
+		return nil
+	}
+	t.First, t.Last = usage.Time(c.integer()), usage.Time(c.integer())
+	if !rolledUp {
+		rows = t.Events
+	}
+	return p.total(t, key, rows, c)
 }
 
-func (p *parser) total(t Total, c *cellReader) error {
-	t.First, t.Last = usage.Time(c.integer(cellFirst)), usage.Time(c.integer(cellLast))
+// total reads the sums of rows rows.
+func (p *parser) total(t Total, key string, rows int64, c *cells) error {
 	s := sums{nulls: t.Events}
-	if p.shape.Quantity != "" {
-		s = c.sums(t.Events)
+	if p.cfg.Columns.Quantity != "" {
+		s = c.sums(rows, p.cfg.Columns.Count != "")
 	}
 	switch {
 	case c.err != nil:
 		return c.err
-	case t.First > t.Last || s.nulls > t.Events || s.min > s.max:
+	case t.First > t.Last || s.values < 0 || s.nulls > t.Events || s.min > s.max:
 		return errors.New("aggregates contradict one another")
 	}
 	if err := s.exact(&t); err != nil {
 		p.bad[t.Client] = fmt.Errorf("meter %q: %w", t.Meter, err)
 		return nil
 	}
+	if p.cfg.Columns.Count != "" {
+		t.Min, t.Max = usage.Decimal{}, usage.Decimal{}
+	}
+	if p.cfg.Latest {
+		t.Latest = usage.DecimalOf(1)
+	}
 	p.totals = append(p.totals, t)
+	p.groups = append(p.groups, key)
 	return nil
 }
 
-// sums are the aggregates of the quantity column in one group: values of
-// them not null, and nulls.
-type sums struct {
-	values, nulls int64
-	sum, min, max int64
-	float         float64
-}
-
-// exact sets t's quantities, or tells why they are not known exactly. Druid's
-// longSum wraps around silently, and cuts the digits after the point from
-// columns that are not long. What unmasks both is the doubleSum of the same
-// rows: its error is at most values² × 2⁻⁵² × the largest magnitude, in
-// whatever order it was added up, while a wrapped sum is off by 2⁶⁴.
-func (s *sums) exact(t *Total) error {
-	if s.values > 0 {
-		largest := max(magnitude(s.min), magnitude(s.max))
-		high, bound := bits.Mul64(uint64(s.values), largest)
-		deviation := math.Abs(s.float - float64(s.sum))
-		slack := float64(s.values) * float64(s.values) * float64(largest) * 0x1p-52
-		switch {
-		case math.IsNaN(deviation) || math.IsInf(deviation, 0):
-			return fmt.Errorf("%w: not a number", ErrColumns)
-		case high > 0 || bound > math.MaxInt64: // it may have wrapped
-			if slack >= 0x1p62 || deviation >= 0x1p63 {
-				return ErrOverflow
-			}
-		case bound < 1<<53: // a double holds every partial sum
-			slack = 0
-		}
-		if deviation > slack {
-			return fmt.Errorf("%w: quantities have digits after the point", ErrColumns)
-		}
-	}
-	quantity, ok := usage.Quantity(s.sum).Add(usage.Quantity(s.nulls))
-	if !ok || s.sum == math.MinInt64 || s.min == math.MinInt64 {
-		return ErrOverflow
-	}
-	low, high := s.min, s.max
-	switch {
-	case s.values == 0:
-		low, high = 1, 1
-	case s.nulls > 0:
-		low, high = min(low, 1), max(high, 1)
-	}
-	t.Quantity = usage.DecimalOf(int64(quantity))
-	t.Min, t.Max = usage.DecimalOf(low), usage.DecimalOf(high)
-	return nil
-}
-
-func magnitude(n int64) uint64 {
-	if n < 0 {
-		return -uint64(n)
-	}
-	return uint64(n)
-}
-
-// cellReader reads the cells of a row and keeps the first error.
-type cellReader struct {
-	raw []json.RawMessage
-	err error
-}
-
-func (c *cellReader) fail(cell int, err error) {
-	if c.err == nil {
-		c.err = fmt.Errorf("cell %d: %w", cell, err)
-	}
-}
-
-// text reads a string; null is the empty one.
-func (c *cellReader) text(cell int) string {
-	var s *string
-	if err := json.Unmarshal(c.raw[cell], &s); err != nil {
-		c.fail(cell, err)
-	}
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-func (c *cellReader) integer(cell int) int64 {
-	n, err := strconv.ParseInt(string(c.raw[cell]), 10, 64)
+// latestRow reads a row of the answer to Question.latest.
+func (p *parser) latestRow(c *cells) error {
+	t, key, _ := p.group(c)
+	text, ok := c.optional(c.take())
+	counted, err := p.count(t.Client, c)
 	if err != nil {
-		c.fail(cell, err)
+		return err
 	}
-	return n
+	if p.seen[key+" "+text] {
+		return errTwice
+	}
+	p.seen[key+" "+text] = true
+	if !ok {
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return err
+	}
+	units := int64(1) // of null
+	if !isNull(c.raw[c.next]) {
+		units = c.integer()
+	}
+	p.latest[moment{key, usage.Time(n)}] = last{units, counted.maxOffset}
+	return nil
 }
 
-func (c *cellReader) count(cell int) int64 {
-	n := c.integer(cell)
-	if n < 0 {
-		c.fail(cell, errors.New("negative count"))
+// setLatest gives the totals their latest quantities, and orders those of a
+// client by when that was.
+func (a *answer) setLatest(of map[moment]last) error {
+	type placed struct {
+		total    Total
+		position int64
 	}
-	return n
-}
-
-// sums reads the quantity's aggregates of a group with events rows. Without a
-// value that is not null they are null.
-func (c *cellReader) sums(events int64) sums {
-	s := sums{nulls: c.count(cellNulls)}
-	s.values = events - s.nulls
-	if s.values <= 0 {
-		return s
+	list := make([]placed, 0, len(a.totals))
+	for i, t := range a.totals {
+		found, ok := of[moment{a.groups[i], t.Last}]
+		if !ok || found.units < t.Min.Units || found.units > t.Max.Units {
+			return fmt.Errorf("%w: the latest quantity of client %q is not among its quantities", errAnswer, t.Client)
+		}
+		t.Latest = usage.DecimalOf(found.units)
+		list = append(list, placed{t, found.position})
 	}
-	s.sum, s.min, s.max = c.integer(cellSum), c.integer(cellMin), c.integer(cellMax)
-	text := string(bytes.Trim(c.raw[cellFloatSum], `"`)) // NaN and the infinities come as strings
-	var err error
-	if s.float, err = strconv.ParseFloat(text, 64); err != nil && !errors.Is(err, strconv.ErrRange) {
-		c.fail(cellFloatSum, err)
+	slices.SortStableFunc(list, func(a, b placed) int {
+		return cmp.Or(cmp.Compare(a.total.Client, b.total.Client), cmp.Compare(a.total.Last, b.total.Last), cmp.Compare(a.position, b.position))
+	})
+	for i := range list {
+		a.totals[i] = list[i].total
 	}
-	return s
+	a.groups = nil // of another order
+	return nil
 }

@@ -2,6 +2,8 @@ package druid
 
 import (
 	"fmt"
+	"hash/maphash"
+	"io"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -37,7 +39,7 @@ func TestControlIsCompleteOnlyForEveryOffsetOnce(t *testing.T) {
 
 			var c control
 			for _, o := range tt.offsets {
-				c.add(1, o, o, o)
+				c.add(control{1, o, o, o})
 			}
 			require.Equal(t, tt.want, c.complete(5))
 		})
@@ -129,13 +131,20 @@ func TestSumsOfRandomValues(t *testing.T) {
 	}
 }
 
+// parseWhole reads the answer to a question of the default configuration.
+func parseWhole(r io.Reader, q *Question) (answer, error) {
+	cfg := Default()
+	p := newParser(&cfg, q, nil, maphash.MakeSeed())
+	return p.read(r, q.whole(&cfg).cells, p.totalRow)
+}
+
 func TestABadTotalSparesTheOtherClients(t *testing.T) {
 	t.Parallel()
 
 	q := Question{Boundary: 5, Clients: []string{"whale", "minnow"}}
 	const body = `[["minnow","m",1,0,0,0,1,5,5,0,7,7.0,7,7],["whale","m",2,1,2,3,2,5,6,0,-2,1.8446744073709552E19,9223372036854775807,9223372036854775807],` +
 		`["whale","n",1,3,3,3,1,5,5,0,7,7.0,7,7],["minnow",null,1,4,4,4,1,5,5,0,7,7.0,7,7]]`
-	a, err := parseAnswer(strings.NewReader(body), &q, Default().Columns)
+	a, err := parseWhole(strings.NewReader(body), &q)
 	require.NoError(t, err)
 	require.True(t, a.control.complete(5))
 	require.Len(t, a.totals, 1, "nothing of the whale, and what has no meter is no usage")
@@ -155,7 +164,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`[[null,null,1,0,0,0,1,5,5,1,null,null,null,null]]`))
 	q := Question{Boundary: 40, Clients: []string{"client-00001", "client-00627", "client-00973"}}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		a, err := parseAnswer(strings.NewReader(string(data)), &q, Default().Columns)
+		a, err := parseWhole(strings.NewReader(string(data)), &q)
 		if err != nil {
 			require.ErrorIs(t, err, errAnswer)
 			require.Empty(t, a.totals)
@@ -176,5 +185,41 @@ func FuzzAnswer(f *testing.F) {
 		}
 		require.LessOrEqual(t, events, a.control.rows)
 		require.LessOrEqual(t, a.control.minOffset, a.control.maxOffset)
+	})
+}
+
+// FuzzDetails: the same of the answers by fields, rolled up or not, and of
+// latest quantities.
+func FuzzDetails(f *testing.F) {
+	f.Add([]byte(`[["a","m","eu",7,0.5,1.5,"true","false",2,0,1,1,2,5,6,0,7,7.0,3,4]]`))
+	f.Add([]byte(`[["a",null,null,null,"NaN",null,null,null,1,0,0,0,3,5,5,1,3,null,null,null,null]]`))
+	f.Add([]byte(`[["a","m","",-7,1E10,0.1,"false",null,"5",1,0,0,0,9]]`))
+	kinds := kinds{"s": kindString, "l": kindLong, "d": kindDouble, "f": kindFloat, "b": kindString, "v": kindString}
+	q := Question{Boundary: 40, Clients: []string{"a", "b"}}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, count := range []string{"", "n"} {
+			cfg := Default()
+			cfg.Columns.Fields, cfg.Columns.Booleans = []string{"s", "l", "d", "f", "b"}, []bool{false, false, false, false, true}
+			cfg.Columns.Void, cfg.Columns.Count = "v", count
+			p := newParser(&cfg, &q, kinds, maphash.MakeSeed())
+			a, err := p.read(strings.NewReader(string(data)), q.details(&cfg, kinds).cells, p.totalRow)
+			if err != nil {
+				require.ErrorIs(t, err, errAnswer)
+				require.Empty(t, a.totals)
+			}
+			require.Len(t, a.groups, len(a.totals))
+			for _, total := range a.totals {
+				require.Contains(t, q.Clients, total.Client)
+				require.Len(t, total.Fields, 5)
+				require.Positive(t, total.Events)
+				require.NotContains(t, a.bad, total.Client)
+				require.Contains(t, a.clients, total.Client)
+				require.Contains(t, []usage.ValueKind{usage.NullValue, usage.BooleanValue}, total.Fields[4].Kind)
+			}
+			p = newParser(&cfg, &q, kinds, maphash.MakeSeed())
+			if _, err = p.read(strings.NewReader(string(data)), q.latest(&cfg, kinds, nil).cells, p.latestRow); err != nil {
+				require.ErrorIs(t, err, errAnswer)
+			}
+		}
 	})
 }

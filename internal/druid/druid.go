@@ -2,10 +2,16 @@
 // from history in Apache Druid, and only with proof that the answer is whole.
 //
 // Druid answers 200 with rows missing while a segment is unavailable or a task
-// has died, so every question is one native groupBy that carries the sums and
-// a control count of all rows of the partition below the boundary: both come
-// from the same segments. What cannot prove itself is ErrIncomplete, never a
-// smaller number and never zero.
+// has died, so every question begins with a native groupBy that has a control
+// count of all rows of the partition below the boundary, and with it the sums:
+// both come from the same segments. Where records are kept apart by more than
+// their meter, that groupBy counts the rows of each client instead, and a
+// second one, over the rows of those clients alone, must count the same. What
+// cannot prove itself is ErrIncomplete, never a smaller number and never zero.
+//
+// A datasource without the partition and the offset of its rows can be asked
+// what was there before a point in time. Such answers are Bounded: nothing that
+// Druid has is missing, but the point is not quite the boundary.
 //
 // Ask makes one attempt. Run and Submitter are the front for many clients:
 // they gather requests into batches, ask a few at a time, and retry for ever.
@@ -14,9 +20,8 @@ package druid
 
 import (
 	"errors"
-	"fmt"
+	"hash/maphash"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -26,130 +31,6 @@ import (
 
 	"github.com/meterd/meterd/internal/usage"
 )
-
-// Config says where history is and how gently to ask for it.
-type Config struct {
-	// URL is a router's or a broker's, such as http://127.0.0.1:8888.
-	URL string
-	// CoordinatorURL is where the supervisor's status and the state of
-	// segments are asked for. Empty: URL, which must then be a router with its
-	// management proxy on. Only used where the control count alone proves
-	// nothing (see Supervisor).
-	CoordinatorURL string
-	// Datasource holds one row per usage record: never rolled up.
-	Datasource string
-	Columns    Columns
-	// Supervisor is the id of the Kafka supervisor that fills Datasource.
-	// Without it, topics with gaps in their offsets (transactional producers,
-	// compaction) and history that does not reach back to offset 0 can never
-	// be proven complete.
-	Supervisor string
-	// Timeout bounds one query, its answer included.
-	Timeout time.Duration
-	// MaxConcurrent bounds the queries under way at once; Lane should have as
-	// many places.
-	MaxConcurrent int
-	// BatchClients bounds the clients of one question.
-	BatchClients int
-	// MaxPending bounds the requests that one Submitter may have outstanding.
-	MaxPending int
-	// MaxResponseBytes bounds one answer, uncompressed. A longer one is
-	// discarded and asked for again with half the clients.
-	MaxResponseBytes int64
-	// Username and Password are sent as basic authentication, Token as a
-	// bearer token. At most one of the two ways.
-	Username, Password, Token string
-	// Lane is the query lane; empty: none.
-	Lane string
-}
-
-// Columns names the columns of the datasource.
-type Columns struct {
-	Client    string // string
-	Meter     string // string; empty: the datasource has none, and totals have the empty meter
-	Quantity  string // long; empty: every event is 1, as is every null
-	Partition string // long, or string (indexed: quicker)
-	Offset    string // long
-}
-
-// Default returns the configuration that lacks only URL and, for topics with
-// gaps, Supervisor.
-func Default() Config {
-	return Config{
-		Datasource: "usage",
-		Columns: Columns{
-			Client: "client_id", Meter: "meter", Quantity: "quantity",
-			Partition: "k_partition", Offset: "k_offset",
-		},
-		Timeout:          30 * time.Second,
-		MaxConcurrent:    2,
-		BatchClients:     1000,
-		MaxPending:       100_000,
-		MaxResponseBytes: 64 << 20,
-	}
-}
-
-// Validate returns what is wrong with c, every key named.
-func (c *Config) Validate() error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("history.druid."+key+": "+format, args...))
-	}
-	for key, text := range map[string]string{"url": c.URL, "coordinator_url": c.coordinator()} {
-		if err := checkURL(text); err != nil {
-			bad(key, "%w", err)
-		}
-	}
-	for key, text := range map[string]string{
-		"datasource": c.Datasource, "columns.client": c.Columns.Client,
-		"columns.partition": c.Columns.Partition, "columns.offset": c.Columns.Offset,
-	} {
-		if text == "" {
-			bad(key, "must not be empty")
-		}
-	}
-	if c.Timeout < time.Second || c.Timeout > time.Hour {
-		bad("timeout", "%s is not within 1s to 1h", c.Timeout)
-	}
-	for key, n := range map[string][3]int{
-		"max_queries":   {c.MaxConcurrent, 1, 64},
-		"batch_clients": {c.BatchClients, 1, 10_000},
-		"max_pending":   {c.MaxPending, 1, 10_000_000},
-	} {
-		if n[0] < n[1] || n[0] > n[2] {
-			bad(key, "%d is not within %d to %d", n[0], n[1], n[2])
-		}
-	}
-	if c.MaxResponseBytes < 1<<10 {
-		bad("max_response_bytes", "%d is less than 1024", c.MaxResponseBytes)
-	}
-	if c.Token != "" && (c.Username != "" || c.Password != "") {
-		bad("token", "excludes username and password")
-	}
-	return errors.Join(errs...)
-}
-
-func checkURL(text string) error {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return errors.New("not a URL") // the parser's error repeats the text, which may hold a password
-	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		return errors.New("must be http://HOST or https://HOST")
-	case u.User != nil:
-		return errors.New("must not hold a password: use username and password_file")
-	case u.RawQuery != "" || u.Fragment != "":
-		return errors.New("must have no query and no fragment")
-	}
-	return nil
-}
-
-func (c *Config) coordinator() string {
-	if c.CoordinatorURL == "" {
-		return c.URL
-	}
-	return c.CoordinatorURL
-}
 
 // ErrIncomplete is returned when an answer does not prove that it has every
 // row below the boundary: it may be right, but nobody can know. Ask again.
@@ -175,19 +56,36 @@ type Question struct {
 	// Start and End bound the event time: Start <= t < End. usage.MinTime and
 	// usage.MaxTime leave a side open.
 	Start, End usage.Time
-	Clients    []string
+	// Cut is what separates the rows below the boundary from others where they
+	// have no offsets (Config.Bounded): about when the record at Boundary was
+	// appended. Where rows are told apart by event time it is rounded down to a
+	// multiple of Config.Granularity. Ignored where rows have offsets.
+	Cut     usage.Time
+	Clients []string
 }
 
-// Total is what one client used of one meter. A client or meter without a
-// Total has no rows.
+// Total is what the records of one client add up to that agree in meter,
+// Fields and Void. What has no Total has no rows.
 type Total struct {
 	Client string
 	Meter  string
+	// Fields are the values in the columns of Columns.Fields, in that order. Text
+	// is a TextValue, a number a NumberValue (UnfitValue if NaN or infinite), null
+	// a NullValue; of Columns.Booleans, a BooleanValue.
+	Fields []usage.Value
+	Void   bool
 	Events int64
 	// Quantity is the exact sum; a null quantity is 1.
 	Quantity usage.Decimal
-	// Min and Max are the least and the largest quantity.
+	// Min and Max are the least and the largest quantity; zero where rows are
+	// rolled up.
 	Min, Max usage.Decimal
+	// Latest is the quantity of the greatest event time and, of several, of the
+	// greatest offset (or, where Bounded, of one that was appended last). Zero
+	// unless Config.Latest; where it is there, a client's totals are in the order
+	// of those moments, so that of several with an equal Last the last one has
+	// the latest quantity of them all.
+	Latest usage.Decimal
 	// First and Last are the least and the greatest event time.
 	First, Last usage.Time
 }
@@ -201,6 +99,9 @@ type Seeder struct {
 	now     func() time.Time
 	schema  schema
 	proofs  proofs
+
+	readings readings
+	seed     maphash.Seed // of the digests in readings
 
 	mu      sync.Mutex // guards queue and all that hangs on it: groups, batches, entries, submitters
 	queue   queue
@@ -224,6 +125,7 @@ func New(cfg Config, hc *http.Client, log *zap.Logger, reg prometheus.Registerer
 		log:     log,
 		metrics: newMetrics(reg),
 		now:     now,
+		seed:    maphash.MakeSeed(),
 		queue:   newQueue(),
 		changed: make(chan struct{}),
 	}, nil

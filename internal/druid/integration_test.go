@@ -19,16 +19,16 @@ import (
 	"github.com/meterd/meterd/internal/usage"
 )
 
-// seeds submits every client of both partitions and waits for all to be exact
-// but for those named, which must be failed.
-func seeds(t *testing.T, s *druid.Seeder, boundaries map[int32]int64, failing string) map[druid.Request]druid.Update {
+// seeds submits every client of both partitions and waits for all to be
+// answered but for those named, which must be failed.
+func seeds(t *testing.T, s *druid.Seeder, boundaries map[int32]int64, cut usage.Time, failing string) map[druid.Request]druid.Update {
 	t.Helper()
 	sub := run(t, s)
 	got, want := make(map[druid.Request]druid.Update), 0
 	for p, boundary := range boundaries {
 		for _, c := range bedClients() {
 			want++
-			require.Equal(t, 1, sub.Submit(druid.Request{Partition: p, Boundary: boundary, Start: usage.MinTime, End: usage.MaxTime, Client: c}))
+			require.Equal(t, 1, sub.Submit(druid.Request{Partition: p, Boundary: boundary, Start: usage.MinTime, End: usage.MaxTime, Cut: cut, Client: c}))
 		}
 	}
 	late := time.After(patience)
@@ -43,7 +43,7 @@ func seeds(t *testing.T, s *druid.Seeder, boundaries map[int32]int64, failing st
 		}
 		done = 0
 		for r, u := range got {
-			if u.State == druid.Exact || r.Client == failing {
+			if u.State.Done() || r.Client == failing {
 				done++
 			}
 		}
@@ -62,6 +62,22 @@ func requireSeeds(t *testing.T, got map[druid.Request]druid.Update, totals map[i
 	}
 }
 
+// requireDetails is requireSeeds for totals by fields, in any order.
+func requireDetails(t *testing.T, got map[druid.Request]druid.Update, state druid.State, details func(partition int32) map[string][]druid.Total, failing string) {
+	t.Helper()
+	want := map[int32]map[string][]druid.Total{}
+	for r, u := range got {
+		if r.Client == failing {
+			continue
+		}
+		require.Equal(t, state, u.State)
+		if want[r.Partition] == nil {
+			want[r.Partition] = details(r.Partition)
+		}
+		require.ElementsMatch(t, want[r.Partition][r.Client], u.Totals, "partition %d, client %q", r.Partition, r.Client)
+	}
+}
+
 func TestSeedsEqualWhatWasProduced(t *testing.T) {
 	b := newBed(t, "PT10M")
 	b.produce(20_000)
@@ -72,14 +88,18 @@ func TestSeedsEqualWhatWasProduced(t *testing.T) {
 	}
 	b.produce(100)
 	boundaries, totals := b.edges()
+	details := map[int32]map[string][]druid.Total{0: b.details(0), 1: b.details(1)}
 	b.produce(5_000) // from here on the stream counts
-	got := seeds(t, b.seeder(nil), boundaries, "whale")
+	got := seeds(t, b.seeder(nil), boundaries, 0, "whale")
 	requireSeeds(t, got, totals, "whale")
 	for r, u := range got {
 		if r.Client == "whale" {
 			require.ErrorIs(t, u.Reason, druid.ErrOverflow)
 		}
 	}
+
+	byFields := seeds(t, b.seeder(withFields), boundaries, 0, "whale")
+	requireDetails(t, byFields, druid.Exact, func(p int32) map[string][]druid.Total { return details[p] }, "whale")
 
 	// Cut in the middle of the time that the records have.
 	s, middle := b.seeder(nil), b.start+3600*1000
@@ -115,12 +135,21 @@ func TestSeedsOfATransactionalTopic(t *testing.T) {
 		}
 	}
 	boundaries, totals := b.edges()
+	cut, details := b.clock(), b.details(0, 1)
 	// Nothing is proven of a partition that ends with a marker: Druid's offsets
 	// stop at its last record.
 	require.NoError(t, b.kafka.BeginTransaction())
 	b.produce(100)
 	require.NoError(t, b.kafka.EndTransaction(t.Context(), kgo.TryCommit))
-	requireSeeds(t, seeds(t, b.seeder(nil), boundaries, ""), totals, "")
+	requireSeeds(t, seeds(t, b.seeder(nil), boundaries, 0, ""), totals, "")
+
+	// The same by record time, of both partitions together.
+	bounded := b.seeder(func(c *druid.Config) {
+		withFields(c)
+		c.Columns.Partition, c.Columns.Offset, c.Columns.RecordTime = "", "", "k_ts"
+	})
+	delete(boundaries, 1)
+	requireDetails(t, seeds(t, bounded, boundaries, cut, ""), druid.Bounded, func(int32) map[string][]druid.Total { return details }, "")
 
 	s := b.seeder(func(c *druid.Config) { c.Supervisor = "" })
 	_, err := s.Ask(t.Context(), druid.Question{Boundary: boundaries[0], Start: usage.MinTime, End: usage.MaxTime, Clients: []string{"client-1"}})
@@ -133,17 +162,22 @@ func probe(t *testing.T, b *bed, s *druid.Seeder, wanted func(error) bool) {
 	t.Helper()
 	boundaries, totals := b.edges()
 	clients := []string{"client-1", "client-2", "client-3", "nobody"}
-	var want []druid.Total
+	details, fields := b.details(0), b.seeder(withFields)
+	var want, wantFields []druid.Total
 	for _, c := range clients {
-		want = append(want, totals[0][c]...)
+		want, wantFields = append(want, totals[0][c]...), append(wantFields, details[c]...)
 	}
 	var last error
 	require.Eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		got, err := s.Ask(ctx, druid.Question{Boundary: boundaries[0], Start: usage.MinTime, End: usage.MaxTime, Clients: clients})
+		q := druid.Question{Boundary: boundaries[0], Start: usage.MinTime, End: usage.MaxTime, Clients: clients}
+		got, err := s.Ask(ctx, q)
 		if err == nil {
 			require.Equal(t, want, got)
+		}
+		if got, err := fields.Ask(ctx, q); err == nil {
+			require.ElementsMatch(t, wantFields, got)
 		}
 		last = err
 		return wanted(err)
@@ -180,7 +214,7 @@ func TestAKilledIndexerYieldsNoWrongTotal(t *testing.T) {
 	probe(t, b, s, silent)
 	control(t, "start", "indexer")
 	boundaries, totals := b.edges()
-	requireSeeds(t, seeds(t, s, boundaries, ""), totals, "")
+	requireSeeds(t, seeds(t, s, boundaries, 0, ""), totals, "")
 }
 
 // taskList is the part of a supervisor's status that these tests look at.

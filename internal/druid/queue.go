@@ -20,6 +20,8 @@ type groupKey struct {
 	partition  int32
 	boundary   int64
 	start, end usage.Time
+	cut        usage.Time
+	reading    int  // 0, or the number of what was read once and must be read again, all of it at the same time
 	suspect    bool // clients whose totals are not exact: apart, so that others do not wait for them
 }
 
@@ -43,6 +45,7 @@ type queue struct {
 	heap     groupHeap
 	paused   time.Time // no question before this: Druid is down or busy
 	failures int       // of Druid as a whole, in a row
+	readings int       // groups for a second reading so far
 }
 
 func newQueue() queue { return queue{groups: make(map[groupKey]*group)} }
@@ -59,7 +62,7 @@ func (q *queue) group(key groupKey, limit int) *group {
 // add puts a new request behind those of its group.
 func (q *queue) add(e *entry, now time.Time, limit int) {
 	r := e.request
-	g := q.group(groupKey{owner: e.owner, partition: r.Partition, boundary: r.Boundary, start: r.Start, end: r.End}, limit)
+	g := q.group(groupKey{owner: e.owner, partition: r.Partition, boundary: r.Boundary, start: r.Start, end: r.End, cut: r.Cut}, limit)
 	g.push(e)
 	switch {
 	case g.failures > 0: // its time is that of the next attempt

@@ -116,8 +116,18 @@ func (s *Seeder) succeeded(b *batch, a *answer) {
 	for _, t := range a.totals {
 		totals[t.Client] = append(totals[t.Client], t)
 	}
+	state := Exact
+	if s.cfg.Bounded() {
+		state = Bounded
+	}
+	again := s.again(b, a)
 	for _, e := range b.entries {
 		client := e.request.Client
+		if a.again[client] != nil {
+			s.fail(e, a.again[client])
+			again.push(e)
+			continue
+		}
 		if reason := a.bad[client]; reason != nil {
 			s.suspect(e, reason)
 			continue
@@ -127,9 +137,27 @@ func (s *Seeder) succeeded(b *batch, a *answer) {
 		}
 		s.metrics.requests.Dec()
 		e.attempts++
-		e.state, e.totals, e.reason, e.batch = Exact, totals[client], nil, nil
+		e.state, e.totals, e.reason, e.batch = state, totals[client], nil, nil
 		e.publish()
 	}
+	if again != nil {
+		s.queue.fix(again)
+	}
+}
+
+// again returns a group of its own for those of b that must be read a second
+// time, at the time for it; nil if there are none. Others of their old group
+// need not wait with them. s.mu is held.
+func (s *Seeder) again(b *batch, a *answer) *group {
+	if len(a.again) == 0 {
+		return nil
+	}
+	s.queue.readings++
+	key := b.group.key
+	key.reading, key.suspect = s.queue.readings, false
+	g := s.queue.group(key, b.group.limit)
+	g.at = s.now().Add(proofGap)
+	return g
 }
 
 // suspect sets apart a request whose totals are not exact. s.mu is held.
@@ -141,7 +169,7 @@ func (s *Seeder) suspect(e *entry, reason error) {
 	}
 	e.attempts = max(e.attempts, failedAfter-1)
 	s.fail(e, reason)
-	key.suspect = true
+	key.suspect, key.reading = true, 0
 	g := s.queue.group(key, s.cfg.BatchClients)
 	if g.index < 0 { // or those that wait already would begin again
 		g.at = s.now().Add(slowRetry)

@@ -15,6 +15,7 @@ type Request struct {
 	Partition  int32
 	Boundary   int64
 	Start, End usage.Time
+	Cut        usage.Time // 0 where rows have offsets
 	Client     string
 }
 
@@ -29,7 +30,13 @@ const (
 	Failed State = "failed"
 	// Exact: answered, with proof. The request is done.
 	Exact State = "exact"
+	// Bounded: answered, right but for what Question.Cut leaves in doubt. The
+	// request is done.
+	Bounded State = "bounded"
 )
+
+// Done tells whether a request is answered.
+func (s State) Done() bool { return s == Exact || s == Bounded }
 
 // failedAfter is how many attempts fail before a request is Failed: Druid is
 // often a few seconds behind, which is no failure.
@@ -38,8 +45,8 @@ const failedAfter = 3
 // Update tells what became of a request.
 type Update struct {
 	Request
-	State    State   // Failed or Exact
-	Totals   []Total // of an Exact request, by meter; none: proven that there was no usage
+	State    State   // Failed, Exact or Bounded
+	Totals   []Total // of a request that is Done, in the order of Ask; none: proven that there was no usage
 	Reason   error   // of the last attempt of a Failed request
 	Attempts int     // made so far
 }
@@ -101,7 +108,7 @@ func (u *Submitter) Submit(requests ...Request) int {
 		e := &entry{owner: u, request: r, state: Pending}
 		u.entries[r] = e
 		s.metrics.requests.Inc()
-		q := Question{Partition: r.Partition, Boundary: r.Boundary, Start: r.Start, End: r.End, Clients: []string{r.Client}}
+		q := Question{Partition: r.Partition, Boundary: r.Boundary, Start: r.Start, End: r.End, Cut: r.Cut, Clients: []string{r.Client}}
 		if err := q.validate(&s.cfg); err != nil {
 			e.attempts = failedAfter // it would fail each time, and others with it
 			s.fail(e, err)
@@ -116,7 +123,7 @@ func (u *Submitter) Submit(requests ...Request) int {
 func (u *Submitter) Ready() <-chan struct{} { return u.ready }
 
 // Take returns what became known since the last Take, a request at most once.
-// Requests that are Exact are done with; those that are Failed stay
+// Requests that are Done are done with; those that are Failed stay
 // outstanding.
 func (u *Submitter) Take() []Update {
 	s := u.seeder
@@ -129,7 +136,7 @@ func (u *Submitter) Take() []Update {
 			continue
 		}
 		updates = append(updates, Update{Request: e.request, State: e.state, Totals: e.totals, Reason: e.reason, Attempts: e.attempts})
-		if e.state == Exact {
+		if e.state.Done() {
 			delete(u.entries, e.request)
 		}
 	}
@@ -166,7 +173,7 @@ func (u *Submitter) Close() {
 func (s *Seeder) withdraw(e *entry) {
 	e.gone = true
 	delete(e.owner.entries, e.request)
-	if e.state != Exact {
+	if !e.state.Done() {
 		s.metrics.requests.Dec()
 	}
 	if e.state == Failed {
@@ -210,7 +217,7 @@ func (b *batch) leave() {
 
 func (b *batch) question() *Question {
 	k := b.group.key
-	q := &Question{Partition: k.partition, Boundary: k.boundary, Start: k.start, End: k.end}
+	q := &Question{Partition: k.partition, Boundary: k.boundary, Start: k.start, End: k.end, Cut: k.cut}
 	for _, e := range b.entries {
 		q.Clients = append(q.Clients, e.request.Client)
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -52,6 +53,13 @@ type bed struct {
 	http        *http.Client
 	start       usage.Time
 	totals      map[int32]map[[2]string]druid.Total
+	records     []produced
+}
+
+// produced is a record as the topic has it.
+type produced struct {
+	partition int32
+	total     druid.Total
 }
 
 const bedPartitions = 2
@@ -100,7 +108,9 @@ func (b *bed) spec(brokers, taskDuration string) any {
 			"timestampSpec": map[string]string{"column": "timestamp", "format": "millis"},
 			"dimensionsSpec": map[string]any{"dimensions": []map[string]string{
 				column("string", "client_id"), column("string", "meter"),
-				column("long", "quantity"), column("long", "k_partition"), column("long", "k_offset"),
+				column("long", "quantity"), column("long", "k_partition"), column("long", "k_offset"), column("long", "k_ts"),
+				column("string", "region"), column("long", "code"), column("double", "ratio"), column("float", "share"),
+				column("string", "cached"), column("string", "takes_back"),
 			}},
 			"granularitySpec": map[string]any{"segmentGranularity": "HOUR", "queryGranularity": "NONE", "rollup": false},
 		},
@@ -145,14 +155,24 @@ func (b *bed) produce(n int) {
 }
 
 func (b *bed) record(partition int32, client, meter string, quantity int64) {
-	at := b.start + usage.Time(b.rand.Int64N(2*3600*1000))
+	const slot = 5 * 60 * 1000 // many records have the same time
+	at := b.start + usage.Time(b.rand.Int64N(24)*slot)
 	offset := b.next[partition]
 	b.next[partition]++
-	value := map[string]any{"client_id": client, "meter": meter, "timestamp": int64(at), "k_partition": partition, "k_offset": offset, "quantity": quantity}
+	one := produced{partition: partition}
+	value := map[string]any{
+		"client_id": client, "meter": meter, "timestamp": int64(at), "k_partition": partition, "k_offset": offset, "k_ts": int64(b.clock()), "quantity": quantity,
+	}
 	if quantity == 0 { // some are without
 		delete(value, "quantity")
 		quantity = 1
 	}
+	d := usage.DecimalOf(quantity)
+	one.total = druid.Total{
+		Client: client, Meter: meter, Fields: b.fields(value), Void: value["takes_back"] == true,
+		Events: 1, Quantity: d, Min: d, Max: d, Latest: d, First: at, Last: at,
+	}
+	b.records = append(b.records, one)
 	text, err := json.Marshal(value)
 	require.NoError(b.t, err)
 	b.kafka.Produce(b.t.Context(), &kgo.Record{Partition: partition, Value: text}, func(r *kgo.Record, err error) {
@@ -160,10 +180,79 @@ func (b *bed) record(partition int32, client, meter string, quantity int64) {
 			b.t.Errorf("record at offset %d instead of %d: %v", r.Offset, offset, err)
 		}
 	})
-	b.add(partition, druid.Total{
-		Client: client, Meter: meter, Events: 1, Quantity: usage.DecimalOf(quantity),
-		Min: usage.DecimalOf(quantity), Max: usage.DecimalOf(quantity), First: at, Last: at,
-	})
+	one.total.Fields, one.total.Void, one.total.Latest = nil, false, usage.Decimal{}
+	b.add(partition, one.total)
+}
+
+// clock is when the next record is appended, as history is told: later than
+// any before it.
+func (b *bed) clock() usage.Time { return b.start + usage.Time(len(b.records)) }
+
+// fields adds to a record values that meters may look at, or none, and returns
+// what they are in the columns of bedFields.
+func (b *bed) fields(record map[string]any) []usage.Value {
+	number := func(units int64, scale uint8, float float64) usage.Value {
+		return usage.Value{Kind: usage.NumberValue, Number: usage.Decimal{Units: units, Scale: scale}, Float: float}
+	}
+	boolean := func(b bool) usage.Value { return usage.Value{Kind: usage.BooleanValue, True: b} }
+	choices := [][]struct {
+		in  any
+		out usage.Value
+	}{
+		{{nil, usage.Value{}}, {"", text("")}, {"eu", text("eu")}, {"ü\"", text("ü\"")}, {"true", text("true")}},
+		{{nil, usage.Value{}}, {0, number(0, 0, 0)}, {-404, number(-404, 0, -404)}},
+		{{nil, usage.Value{}}, {0.1, number(1, 1, 0.1)}},
+		{{0.1, number(1, 1, float64(float32(0.1)))}},
+		{{nil, usage.Value{}}, {true, boolean(true)}, {false, boolean(false)}},
+	}
+	var values []usage.Value
+	for i, column := range bedFields() {
+		one := choices[i][b.rand.IntN(len(choices[i]))]
+		if one.in != nil {
+			record[column] = one.in
+		}
+		values = append(values, one.out)
+	}
+	record["takes_back"] = b.rand.IntN(10) == 0
+	return values
+}
+
+func bedFields() []string { return []string{"region", "code", "ratio", "share", "cached"} }
+
+// withFields makes a configuration ask for all that records have.
+func withFields(c *druid.Config) {
+	c.Columns.Fields, c.Columns.Booleans = bedFields(), []bool{false, false, false, false, true}
+	c.Columns.Void, c.Latest, c.Extremes = "takes_back", true, true
+}
+
+// details are the totals by client and fields of all records so far that are
+// on one of the partitions.
+func (b *bed) details(partitions ...int32) map[string][]druid.Total {
+	sums := map[string]*druid.Total{}
+	for _, r := range b.records { // in the order of their offsets
+		if !slices.Contains(partitions, r.partition) {
+			continue
+		}
+		one := r.total
+		key := fmt.Sprintf("%q %q %v %q", one.Client, one.Meter, one.Void, fmt.Sprint(one.Fields))
+		t, ok := sums[key]
+		if !ok {
+			sums[key] = &one
+			continue
+		}
+		t.Events++
+		t.Quantity.Units += one.Quantity.Units
+		t.Min.Units, t.Max.Units = min(t.Min.Units, one.Min.Units), max(t.Max.Units, one.Max.Units)
+		if one.Last >= t.Last {
+			t.Latest = one.Latest
+		}
+		t.First, t.Last = min(t.First, one.First), max(t.Last, one.Last)
+	}
+	all := map[string][]druid.Total{}
+	for _, t := range sums {
+		all[t.Client] = append(all[t.Client], *t)
+	}
+	return all
 }
 
 func (b *bed) add(partition int32, one druid.Total) {

@@ -143,22 +143,28 @@ func (s *Server) contract(w http.ResponseWriter, r *http.Request) error {
 	// Asked for after the entry, the version is that of its change or a later
 	// one.
 	version := s.parts.Contracts.Version()
-	if !s.judged(r.Context(), version) {
+	ctx, cancel := context.WithTimeout(r.Context(), inForceTimeout)
+	defer cancel()
+	if !until(ctx, func() bool { return s.parts.Judges(version) }) {
 		return refuse(errNotReady, "the last change of contracts is not in force in all partitions yet")
 	}
 	if !ok || e.Contract == nil {
 		return refuse(errNotFound, "there is no contract of this id")
 	}
-	return answer(w, inForce(&e, usage.TimeOf(s.parts.Now())))
+	return answerContract(w, inForce(&e, usage.TimeOf(s.parts.Now())))
 }
 
-// judged waits for all partitions to judge by version of the table.
-func (s *Server) judged(ctx context.Context, version int64) bool {
-	if s.parts.Judges(version) {
+// answerContract answers with c and its revision as the entity tag.
+func answerContract(w http.ResponseWriter, c contract) error {
+	w.Header().Set("ETag", etag(c.Revision))
+	return answer(w, c)
+}
+
+// until waits for holds to be true, and returns false when ctx ends first.
+func until(ctx context.Context, holds func() bool) bool {
+	if holds() {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, inForceTimeout)
-	defer cancel()
 	poll := time.NewTicker(inForcePoll)
 	defer poll.Stop()
 	for {
@@ -166,7 +172,7 @@ func (s *Server) judged(ctx context.Context, version int64) bool {
 		case <-ctx.Done():
 			return false
 		case <-poll.C:
-			if s.parts.Judges(version) {
+			if holds() {
 				return true
 			}
 		}

@@ -114,7 +114,9 @@ func TestContract(t *testing.T) {
 	n.judges = n.table.Version()
 	serve(t, n, nil)
 
-	n.get(t, "/v1/contracts/a").want(t, http.StatusOK, shownA)
+	r := n.get(t, "/v1/contracts/a")
+	r.want(t, http.StatusOK, shownA)
+	require.Equal(t, `"1"`, r.Header.Get("ETag"))
 	n.get(t, "/v1/contracts/c").want(t, http.StatusOK, shownC)
 	// The last good revision stays in force.
 	n.get(t, "/v1/contracts/b").want(t, http.StatusOK, shownB)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,11 +31,14 @@ import (
 // What app passes has to fit.
 var (
 	_ httpapi.Contracts = (*contracts.Table)(nil)
-	_ interface {
-		View(client string, sel aggregate.Selection) aggregate.View
-		Clients(after string, limit int) []string
-	} = (*aggregate.State)(nil)
+	_ httpapi.Reader    = struct {
+		*aggregate.State
+		lag
+	}{}
 )
+
+// lag is what a State does not know.
+type lag interface{ Lag() int64 }
 
 // at is the instant of an RFC 3339 text.
 func at(t *testing.T, text string) usage.Time {
@@ -51,6 +55,9 @@ type reader struct {
 	asOf     aggregate.Committed
 	unknown  bool // history may have something of clients that are not in views
 	selected []aggregate.Selection
+	previews map[string]aggregate.Preview
+	trials   []trial
+	failure  error // of Preview
 }
 
 func (p *reader) View(client string, sel aggregate.Selection) aggregate.View {
@@ -78,6 +85,26 @@ func (p *reader) Clients(after string, limit int) []string {
 
 func (p *reader) Lag() int64 { return 12 }
 
+// trial is what Preview was asked.
+type trial struct {
+	client, id string
+	next       *contracts.Contract
+	revision   int64
+}
+
+func (p *reader) Preview(client, id string, next *contracts.Contract, revision int64, _ usage.Time) (aggregate.Preview, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trials = append(p.trials, trial{client, id, next, revision})
+	preview := aggregate.Preview{Pending: p.previews[client].Pending}
+	for _, e := range p.previews[client].Events {
+		undated := *e
+		undated.DecidedAt = 0
+		preview.Events = append(preview.Events, &undated)
+	}
+	return preview, p.failure
+}
+
 // node is all that one instance's Server asks.
 type node struct {
 	url string
@@ -91,7 +118,9 @@ type node struct {
 	here       []httpapi.PartitionStatus
 	instances  []httpapi.Instance
 	partitions int32
+	catalog    *usage.Catalog
 	table      *contracts.Table
+	topic      *topic
 	judges     int64         // the version of the table
 	judging    chan struct{} // has a value after Judges was asked
 	lookedUp   []string
@@ -166,14 +195,27 @@ func newNode() *node {
 			{Name: "api_calls", Aggregation: usage.Count},
 			{Name: "bytes_out", Aggregation: usage.Sum},
 			{Name: "gb_hours", Aggregation: usage.Sum, Decimals: 6},
+			{Name: "searches", Aggregation: usage.Count, Dimensions: []usage.Dimension{{Name: "endpoint"}, {Name: "region"}}},
+			{Name: "peak", Aggregation: usage.Max},
+			{Name: "users", Aggregation: usage.Unique},
 		},
 		Schedule: usage.Schedule{Kind: usage.Month, Zone: time.UTC},
 	}
-	return &node{
+	n := &node{
 		id: "one", running: map[int32]*reader{0: {}}, asked: map[int32]int{}, gone: map[int32]int{}, partitions: 1,
-		here:  []httpapi.PartitionStatus{{Topic: "usage", Partition: 0, State: httpapi.Running, Position: 7, End: 19}},
-		table: contracts.NewTable(catalog), judging: make(chan struct{}, 1),
+		here:    []httpapi.PartitionStatus{{Topic: "usage", Partition: 0, State: httpapi.Running, Position: 7, End: 19}},
+		catalog: catalog, table: contracts.NewTable(catalog), judging: make(chan struct{}, 1),
 		now: time.Date(2026, 11, 22, 5, 0, 0, 0, time.UTC),
+	}
+	n.topic = &topic{node: n}
+	return n
+}
+
+// parts is what n's Server asks.
+func (n *node) parts() httpapi.Parts {
+	return httpapi.Parts{
+		Partitions: n, Cluster: n, Contracts: n.table, Catalog: n.catalog, Writer: n.topic,
+		Judges: n.Judges, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
 	}
 }
 
@@ -181,13 +223,11 @@ func newNode() *node {
 func serve(t *testing.T, n *node, change func(*httpapi.Config)) *httpapi.Server {
 	t.Helper()
 	cfg := httpapi.Default()
-	cfg.Listen, cfg.Topic = "127.0.0.1:0", "usage"
+	cfg.Listen, cfg.ApplicationID, cfg.Topic = "127.0.0.1:0", "meterd", "usage"
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := httpapi.New(cfg, httpapi.Parts{
-		Partitions: n, Cluster: n, Contracts: n.table, Judges: n.Judges, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
-	}, zap.NewNop(), prometheus.NewRegistry())
+	s, err := httpapi.New(cfg, n.parts(), zap.NewNop(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -211,7 +251,13 @@ type response struct {
 // that the answer is as openapi.json has it.
 func (n *node) send(t *testing.T, method, path string, headers ...string) response {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, n.url+path, nil)
+	return n.sendBody(t, method, path, "", headers...)
+}
+
+// sendBody is send with a body.
+func (n *node) sendBody(t *testing.T, method, path, sent string, headers ...string) response {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, n.url+path, strings.NewReader(sent))
 	require.NoError(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
@@ -306,16 +352,19 @@ func described(t *testing.T, r *http.Response, body []byte) {
 	contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	pattern := doc.pathFor(r.Request.URL.EscapedPath())
 	if pattern != "" {
-		code := strconv.Itoa(r.StatusCode)
-		described, ok := doc.Paths[pattern]["get"].Responses[code]
-		require.True(t, ok, "%s answers %s, which is not described", pattern, code)
-		pointer := "/paths/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(pattern) + "/get/responses/" + code
+		code, method := strconv.Itoa(r.StatusCode), strings.ToLower(r.Request.Method)
+		if _, ok := doc.Paths[pattern][method]; !ok { // HEAD, or one that is refused
+			method = slices.Sorted(maps.Keys(doc.Paths[pattern]))[0]
+		}
+		described, ok := doc.Paths[pattern][method].Responses[code]
+		require.True(t, ok, "%s of %s answers %s, which is not described", method, pattern, code)
+		pointer := "/paths/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(pattern) + "/" + method + "/responses/" + code
 		if ref, ok := described["$ref"].(string); ok {
 			pointer = strings.TrimPrefix(ref, "#")
 		}
 		schema = pointer + "/content/" + strings.ReplaceAll(contentType, "/", "~1") + "/schema"
 	}
-	if r.Request.Method == http.MethodHead || contentType == "text/plain" {
+	if r.Request.Method == http.MethodHead || contentType == "text/plain" || r.StatusCode == http.StatusNoContent {
 		return
 	}
 	compiled, err := compiler.Compile("file:///openapi.json#" + (&url.URL{Path: schema}).EscapedPath())

@@ -31,7 +31,7 @@ func gather[T any](p *peers, r *http.Request) ([]T, []http.Header, error) {
 	r = r.WithContext(ctx)
 	for i, other := range others {
 		group.Go(func() error {
-			reply, err := p.ask(r, other)
+			reply, err := p.ask(r, other, nil)
 			if err != nil {
 				return err
 			}

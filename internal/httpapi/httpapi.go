@@ -1,10 +1,11 @@
 // Package httpapi answers questions about usage, limits and contracts over
-// HTTP, and tells probes and Prometheus how meterd is.
+// HTTP, takes contracts in, and tells probes and Prometheus how meterd is.
 //
-// It only reads. A number in an answer was committed, and either it is all
-// there is to count or the answer says that it is not; what cannot be known is
-// refused with an error, never answered with a guess. A client whose partition
-// another instance runs is asked for there, at most once.
+// It changes nothing but contracts, and those by writing to their topic alone.
+// A number in an answer was committed, and either it is all there is to count
+// or the answer says that it is not; what cannot be known is refused with an
+// error, never answered with a guess. A client whose partition another instance
+// runs is asked for there, at most once.
 //
 // New binds the listener, Run serves until its context ends. All errors that
 // leave the package towards a client have the form of RFC 9457 and tell nothing
@@ -12,6 +13,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -21,16 +23,21 @@ import (
 
 	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/usage"
 )
 
 // Config says where and for whom the API is. Begin with Default.
 type Config struct {
-	Listen     string // host:port; port 0 takes a free one
-	Topic      string // of usage, as answers name it
-	TokensFile string // bearer tokens, one a line; empty: nobody has to show one
-	TLS        TLS
+	Listen        string // host:port; port 0 takes a free one
+	ApplicationID string // of which the ids of limit events are made
+	Topic         string // of usage, as answers name it
+	TokensFile    string // bearer tokens, one a line; empty: nobody has to show one
+	TLS           TLS
 	// ForwardTimeout bounds a question to another instance.
 	ForwardTimeout time.Duration
+	// ContractTimeout bounds how long a contract may take to be written and to
+	// come into force here.
+	ContractTimeout time.Duration
 	// MaxConnections bounds how many clients are connected at once; more have
 	// to wait.
 	MaxConnections int
@@ -45,9 +52,11 @@ type TLS struct {
 	CAFile   string
 }
 
-// Default is a Config that lacks only Topic.
+// Default is a Config that lacks only ApplicationID and Topic.
 func Default() Config {
-	return Config{Listen: "127.0.0.1:8080", ForwardTimeout: 5 * time.Second, MaxConnections: 4096}
+	return Config{
+		Listen: "127.0.0.1:8080", ForwardTimeout: 5 * time.Second, ContractTimeout: 10 * time.Second, MaxConnections: 4096,
+	}
 }
 
 // Validate names the first key that is wrong, as it is in the configuration.
@@ -64,6 +73,8 @@ func (c Config) Validate() error {
 		return errors.New("http.tls: ca_file is of no use without cert_file")
 	case c.ForwardTimeout < 10*time.Millisecond || c.ForwardTimeout > writeTimeout/2:
 		return fmt.Errorf("http.forward_timeout: %s is not between 10ms and %s", c.ForwardTimeout, writeTimeout/2)
+	case c.ContractTimeout < 10*time.Millisecond || c.ContractTimeout > writeTimeout/2:
+		return fmt.Errorf("http.contract_timeout: %s is not between 10ms and %s", c.ContractTimeout, writeTimeout/2)
 	case c.MaxConnections < 1 || c.MaxConnections > 1_000_000:
 		return fmt.Errorf("http.max_connections: %d is not between 1 and 1000000", c.MaxConnections)
 	}
@@ -81,6 +92,8 @@ type Parts struct {
 	Partitions Partitions
 	Cluster    Cluster
 	Contracts  Contracts
+	Catalog    *usage.Catalog // by which contracts are checked
+	Writer     ContractWriter
 	// Judges tells whether every partition of this instance judges its next
 	// batch by this version of the contracts' table, or a later one.
 	Judges func(version int64) bool
@@ -105,13 +118,17 @@ type Partitions interface {
 	Here() []PartitionStatus
 }
 
-// Reader is a running partition. Its first two methods are those of
+// Reader is a running partition. Its methods but Lag are those of
 // aggregate.State.
 type Reader interface {
 	View(client string, sel aggregate.Selection) aggregate.View
 	Clients(after string, limit int) []string
 	// Lag returns how many records are yet to be counted.
 	Lag() int64
+	// Preview returns the limit events that a change of the contract id would
+	// cause for client now: next takes its place, at revision, or where next is
+	// nil or another client's, it is gone. Nothing changes.
+	Preview(client, id string, next *contracts.Contract, revision int64, now usage.Time) (aggregate.Preview, error)
 }
 
 // PartitionState is what an instance does with a partition that it was given.
@@ -158,7 +175,18 @@ type Instance struct {
 type Contracts interface {
 	Entry(id string) (contracts.Entry, bool)
 	Entries() []contracts.Entry
+	Of(client string) []*contracts.Contract
+	Position() int64
 	Version() int64
+	ChangesSince(version int64) ([]contracts.Change, bool)
+}
+
+// ContractWriter appends to the topic of contracts.
+type ContractWriter interface {
+	// Produce appends a record, of which a nil value removes, and returns its
+	// offset once it cannot be lost; a negative one where that is not known.
+	// After an error it may be written or not.
+	Produce(ctx context.Context, key, value []byte) (offset int64, err error)
 }
 
 // Check is one thing that readiness depends on. Detail is shown to whoever

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -75,17 +76,27 @@ func (p *peers) others() []Instance {
 	return slices.DeleteFunc(slices.Clone(p.cluster.Instances()), func(i Instance) bool { return i.ID == self })
 }
 
-// relay answers r by whoever runs the partition, which this instance does not.
-func (p *peers) relay(w http.ResponseWriter, r *http.Request, partition int32) error {
-	if forwarded(r) {
-		return refuse(errNotReady, "partition %d does not run here", partition)
-	}
+// owner returns the other instance that has partition.
+func (p *peers) owner(partition int32) (Instance, bool) {
 	others := p.others()
 	i := slices.IndexFunc(others, func(i Instance) bool { return slices.Contains(i.Partitions, partition) })
 	if i < 0 {
+		return Instance{}, false
+	}
+	return others[i], true
+}
+
+// relay answers r, of which body was read already, by whoever runs the
+// partition, which this instance does not.
+func (p *peers) relay(w http.ResponseWriter, r *http.Request, partition int32, body []byte) error {
+	if forwarded(r) {
+		return refuse(errNotReady, "partition %d does not run here", partition)
+	}
+	owner, ok := p.owner(partition)
+	if !ok {
 		return refuse(errNotReady, "partition %d is not running yet", partition)
 	}
-	reply, err := p.ask(r, others[i])
+	reply, err := p.ask(r, owner, body)
 	if err != nil {
 		return refuse(errNotReady, "the instance that has partition %d does not answer", partition).because(err)
 	}
@@ -103,16 +114,22 @@ type reply struct {
 	body   []byte
 }
 
-// ask puts r, which is a GET or HEAD, to another instance. Nothing of the
-// headers goes along but what is named here.
-func (p *peers) ask(r *http.Request, to Instance) (reply, error) {
+// ask puts r, which is a question and changes nothing, with body, of which nil
+// is none, to another instance. Nothing of the headers goes along but what is
+// named here.
+func (p *peers) ask(r *http.Request, to Instance, body []byte) (reply, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
 	defer cancel()
 	target := url.URL{Scheme: p.scheme, Host: to.Address, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return reply{}, fmt.Errorf("ask instance %s: %w", to.ID, err)
 	}
+	request.Header["Idempotency-Key"] = []string{} // not sent: only says that a connection that was closed meanwhile may be replaced
 	for _, name := range []string{"Authorization", headerRequestID} {
 		if values := r.Header.Values(name); len(values) > 0 {
 			request.Header[name] = values
@@ -124,14 +141,14 @@ func (p *peers) ask(r *http.Request, to Instance) (reply, error) {
 		return reply{}, fmt.Errorf("ask instance %s: %w", to.ID, err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	answered, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
 	switch {
 	case err != nil:
 		return reply{}, fmt.Errorf("read the answer of instance %s: %w", to.ID, err)
-	case len(body) > maxAnswerBytes:
+	case len(answered) > maxAnswerBytes:
 		return reply{}, fmt.Errorf("the answer of instance %s has more than %d bytes", to.ID, maxAnswerBytes)
 	case response.Header.Get(headerInstance) != to.ID:
 		return reply{}, fmt.Errorf("instance %s is not what answers at %s, with status %d", to.ID, to.Address, response.StatusCode)
 	}
-	return reply{status: response.StatusCode, header: response.Header, body: body}, nil
+	return reply{status: response.StatusCode, header: response.Header, body: answered}, nil
 }

@@ -16,6 +16,9 @@ var (
 	errUnauthorized     = errors.New("unauthorized")
 	errNotFound         = errors.New("not found")
 	errMethodNotAllowed = errors.New("method not allowed")
+	errPrecondition     = errors.New("precondition failed")
+	errConflict         = errors.New("conflict")
+	errInvalidContract  = errors.New("invalid contract")
 	errIncomplete       = errors.New("incomplete")
 	errNotReady         = errors.New("not ready")
 	errInternal         = errors.New("internal error")
@@ -34,6 +37,9 @@ var kinds = []struct {
 	{err: errUnauthorized, status: http.StatusUnauthorized, name: "unauthorized", title: "Unauthorized"},
 	{err: errNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found"},
 	{err: errMethodNotAllowed, status: http.StatusMethodNotAllowed, name: "method-not-allowed", title: "Method not allowed"},
+	{err: errPrecondition, status: http.StatusPreconditionFailed, name: "conflict", title: "Not the revision that was expected"},
+	{err: errConflict, status: http.StatusConflict, name: "conflict", title: "Another revision came first"},
+	{err: errInvalidContract, status: http.StatusUnprocessableEntity, name: "invalid-contract", title: "The contract cannot come into force"},
 	{err: errIncomplete, status: http.StatusServiceUnavailable, name: "incomplete", title: "Not all of the usage is known yet", again: "1"},
 	{err: errNotReady, status: http.StatusServiceUnavailable, name: "not-ready", title: "Not ready", again: "1"},
 	{err: errInternal, status: http.StatusInternalServerError, name: "internal", title: "Internal error"},

@@ -49,8 +49,12 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	r.Get("/v1/clients", s.handle(s.clients))
 	r.Get("/v1/clients/{client}/usage", s.handle(s.usage))
 	r.Get("/v1/clients/{client}/limits", s.handle(s.limits))
+	r.Get("/v1/clients/{client}/explain", s.handle(s.explain))
+	r.Post("/v1/check", s.handle(s.check))
 	r.Get("/v1/contracts", s.handle(s.contracts))
 	r.Get("/v1/contracts/{id}", s.handle(s.contract))
+	r.Put("/v1/contracts/{id}", s.handle(s.putContract))
+	r.Delete("/v1/contracts/{id}", s.handle(s.deleteContract))
 	r.Get("/v1/assignments", s.handle(s.assignments))
 	return r
 }

@@ -34,6 +34,7 @@ type Server struct {
 	metrics  metrics
 	tokens   *reloaded[tokens] // nil: nobody has to show one
 	peers    *peers
+	writing  chan struct{} // has a value while a contract is being written
 	listener net.Listener
 	http     *http.Server
 }
@@ -44,7 +45,7 @@ func New(cfg Config, parts Parts, log *zap.Logger, reg Registry) (*Server, error
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, parts: parts, log: log}
+	s := &Server{cfg: cfg, parts: parts, log: log, writing: make(chan struct{}, 1)}
 	var err error
 	if cfg.TokensFile != "" {
 		if s.tokens, err = newReloaded(func() (tokens, error) { return readTokens(cfg.TokensFile) }, parts.Now, s.kept("http.tokens_file")); err != nil {

@@ -34,8 +34,14 @@ func TestBadRequests(t *testing.T) {
 		"an id that is empty":             {"/v1/clients//usage", "empty"},
 		"a contract id that is too long":  {"/v1/contracts/" + strings.Repeat("x", 257), "256"},
 		"a contract id that is not UTF-8": {"/v1/contracts/%C3%28", "UTF-8"},
-		"an unknown parameter":            {"/v1/clients/acme/usage?metre=a", "meter, period"},
+		"an unknown parameter":            {"/v1/clients/acme/usage?metre=a", "meter, period, dimensions, and"},
 		"one where there are none":        {"/v1/clients/acme/limits?meter=a", "no query parameters"},
+		"a dimension without a value":     {"/v1/clients/acme/usage?dimensions=endpoint", "name:value"},
+		"a dimension without a name":      {"/v1/clients/acme/usage?dimensions=:a", "name:value"},
+		"a dimension twice":               {"/v1/clients/acme/usage?dimensions=a:b&dimensions=a:c", "more than once"},
+		"a dimension that is not UTF-8":   {"/v1/clients/acme/usage?dimensions=a:b&dimensions=c:%FF", "UTF-8"},
+		"a meter that is not configured":  {"/v1/clients/acme/explain?meter=none", "not configured"},
+		"a period to explain":             {"/v1/clients/acme/explain?period=previous", "meter"},
 		"one of the assignments":          {"/v1/assignments?x", "no query parameters"},
 		"one of a contract":               {"/v1/contracts/a?state=active", "no query parameters"},
 		"a parameter twice":               {"/v1/clients/acme/usage?meter=a&meter=b", "more than once"},
@@ -68,11 +74,17 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 		n.get(t, path).refused(t, http.StatusNotFound, "not-found")
 		n.send(t, http.MethodPost, path).refused(t, http.StatusNotFound, "not-found")
 	}
-	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions, http.MethodTrace, "BREW"} {
-		for _, path := range []string{"/v1/clients/acme/usage", "/v1/clients", "/v1/contracts/a%2Fb", "/metrics", "/livez"} {
+	for path, allowed := range map[string]string{
+		"/v1/clients/acme/usage": "GET, HEAD", "/v1/clients": "GET, HEAD", "/metrics": "GET, HEAD", "/livez": "GET, HEAD",
+		"/v1/contracts/a%2Fb": "GET, HEAD, PUT, DELETE", "/v1/check": "POST",
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions, http.MethodTrace, "BREW"} {
+			if strings.Contains(allowed, method) {
+				continue
+			}
 			r := n.send(t, method, path)
 			r.refused(t, http.StatusMethodNotAllowed, "method-not-allowed")
-			require.Equal(t, "GET, HEAD", r.Header.Get("Allow"))
+			require.Equal(t, allowed, r.Header.Get("Allow"))
 		}
 	}
 }
@@ -140,10 +152,9 @@ func TestCausesStayInside(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	cfg := httpapi.Default()
 	cfg.Listen = "127.0.0.1:0"
-	s, err := httpapi.New(cfg, httpapi.Parts{
-		Partitions: n, Cluster: n, Contracts: n.table, Judges: n.Judges, LookUp: n.LookUp, Now: n.Now,
-		Checks: func() []httpapi.Check { panic("the password is swordfish") },
-	}, zap.New(core), prometheus.NewRegistry())
+	parts := n.parts()
+	parts.Checks = func() []httpapi.Check { panic("the password is swordfish") }
+	s, err := httpapi.New(cfg, parts, zap.New(core), prometheus.NewRegistry())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -175,6 +186,7 @@ func TestConfig(t *testing.T) {
 		"roots without a certificate":       {func(c *httpapi.Config) { c.TLS.CAFile = "x" }, "http.tls"},
 		"a certificate that is not there":   {func(c *httpapi.Config) { c.TLS.CertFile, c.TLS.KeyFile = "x", "y" }, "http.tls"},
 		"no time to forward":                {func(c *httpapi.Config) { c.ForwardTimeout = 0 }, "http.forward_timeout"},
+		"no time to write":                  {func(c *httpapi.Config) { c.ContractTimeout = time.Hour }, "http.contract_timeout"},
 		"no connections":                    {func(c *httpapi.Config) { c.MaxConnections = 0 }, "http.max_connections"},
 		"tokens that are not there":         {func(c *httpapi.Config) { c.TokensFile = tokens + "x" }, "http.tokens_file"},
 		"tokens that are none":              {func(c *httpapi.Config) { c.TokensFile = file(t, "# none\n\n") }, "no token"},
@@ -188,9 +200,7 @@ func TestConfig(t *testing.T) {
 			cfg := httpapi.Default()
 			cfg.Listen = "127.0.0.1:0"
 			tt.change(&cfg)
-			_, err := httpapi.New(cfg, httpapi.Parts{
-				Partitions: n, Cluster: n, Contracts: n.table, Judges: n.Judges, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
-			}, zap.NewNop(), prometheus.NewRegistry())
+			_, err := httpapi.New(cfg, n.parts(), zap.NewNop(), prometheus.NewRegistry())
 			require.ErrorContains(t, err, tt.want)
 			require.NotContains(t, err.Error(), "two three")
 		})
@@ -214,9 +224,7 @@ func TestRunManyTimes(t *testing.T) {
 			cfg := httpapi.Default()
 			cfg.Listen = "127.0.0.1:0"
 			return cfg
-		}(), httpapi.Parts{
-			Partitions: n, Cluster: n, Contracts: n.table, Judges: n.Judges, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
-		}, zap.NewNop(), prometheus.NewRegistry())
+		}(), n.parts(), zap.NewNop(), prometheus.NewRegistry())
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -236,9 +244,7 @@ func TestRunEndsRequestsFirst(t *testing.T) {
 	require.NoError(t, n.table.Apply([]byte("c"), []byte(`{"id":"c","client":"acme","starts_at":"2026-01-01T00:00:00Z"}`), 4))
 	cfg := httpapi.Default()
 	cfg.Listen = "127.0.0.1:0"
-	s, err := httpapi.New(cfg, httpapi.Parts{
-		Partitions: n, Cluster: n, Contracts: n.table, Judges: n.Judges, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
-	}, zap.NewNop(), prometheus.NewRegistry())
+	s, err := httpapi.New(cfg, n.parts(), zap.NewNop(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -1,10 +1,9 @@
 package httpapi
 
 import (
-	"math/big"
+	"maps"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/alerts"
@@ -30,11 +29,17 @@ type usageAnswer struct {
 	Counters []counter `json:"counters"`
 }
 
+// counter is a counter. Overflow marks the one that takes what is beyond the
+// combinations of values that are kept apart. Estimated says that Usage is
+// within Error of what is right, relatively and in one standard deviation.
 type counter struct {
 	Meter      string            `json:"meter"`
 	Dimensions map[string]string `json:"dimensions"`
+	Overflow   bool              `json:"overflow,omitempty"`
 	Period     alerts.PeriodInfo `json:"period"`
 	Usage      string            `json:"usage"`
+	Estimated  bool              `json:"estimated,omitempty"`
+	Error      string            `json:"error,omitempty"`
 	Events     int64             `json:"events"`
 	Seed       seed              `json:"seed"`
 	FirstEvent usage.Time        `json:"first_event"`
@@ -42,11 +47,19 @@ type counter struct {
 	Limits     []limitRef        `json:"limits"`
 }
 
+// seed is what a counter has from history. Cut and Bound are there where that
+// is not exact.
 type seed struct {
 	State    aggregate.SeedState `json:"state"`
 	Usage    string              `json:"usage"`
 	Boundary int64               `json:"boundary"`
+	Cut      *usage.Time         `json:"cut,omitempty"`
+	Bound    string              `json:"bound,omitempty"`
 }
+
+// boundText says how far from right a bounded seed may be.
+const boundText = "history was asked for what lies before the time cut, the stream for what stands from the offset boundary on: " +
+	"what only one of the two puts on its side of the seam is missing or there twice"
 
 type limitRef struct {
 	Contract string `json:"contract"`
@@ -85,12 +98,15 @@ type threshold struct {
 
 // usage answers with the counters of a client.
 func (s *Server) usage(w http.ResponseWriter, r *http.Request) error {
-	values, err := query(r, "meter", "period")
+	values, err := query(r, "meter", "period", "dimensions...")
 	if err != nil {
 		return err
 	}
 	sel := aggregate.Selection{Meter: values.Get("meter"), Period: values.Get("period")}
-	return s.atOwner(w, r, sel, func(view aggregate.View, at asOf) (any, error) {
+	if sel.Dimensions, err = dimensions(values["dimensions"]); err != nil {
+		return err
+	}
+	return s.ofClient(w, r, sel, func(view aggregate.View, at asOf) (any, error) {
 		if !view.Known && len(view.Counters) == 0 {
 			return nil, refuse(errIncomplete, "history is being asked for this client")
 		}
@@ -108,7 +124,7 @@ func (s *Server) limits(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	return s.atOwner(w, r, aggregate.Selection{}, func(view aggregate.View, at asOf) (any, error) {
+	return s.ofClient(w, r, aggregate.Selection{}, func(view aggregate.View, at asOf) (any, error) {
 		a := limitsAnswer{Client: view.Client, AsOf: at, Limits: make([]limit, 0, len(view.Limits))}
 		for i := range view.Limits {
 			a.Limits = append(a.Limits, showLimit(&view.Limits[i]))
@@ -118,21 +134,35 @@ func (s *Server) limits(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// atOwner answers from the partition of the client in the path, here or where
-// it runs.
-func (s *Server) atOwner(
-	w http.ResponseWriter, r *http.Request, sel aggregate.Selection, show func(aggregate.View, asOf) (any, error),
-) error {
+// show makes an answer of what was committed of a client.
+type show func(aggregate.View, asOf) (any, error)
+
+// ofClient answers a GET from the partition of the client in the path.
+func (s *Server) ofClient(w http.ResponseWriter, r *http.Request, sel aggregate.Selection, show show) error {
 	client, err := pathID(r, "client")
 	if err != nil {
 		return err
 	}
+	return s.atOwner(w, r, question{client: client, selection: sel}, show)
+}
+
+// question is what a request wants to know of a client. Body is the request's,
+// for passing it on.
+type question struct {
+	client    string
+	selection aggregate.Selection
+	body      []byte
+}
+
+// atOwner answers from the partition of a client, here or where it runs.
+func (s *Server) atOwner(w http.ResponseWriter, r *http.Request, q question, show show) error {
+	client := q.client
 	partition := s.parts.Partitions.Of(client)
 	reader, ok := s.parts.Partitions.Running(partition)
 	if !ok {
-		return s.peers.relay(w, r, partition)
+		return s.peers.relay(w, r, partition, q.body)
 	}
-	view := reader.View(client, sel)
+	view := reader.View(client, q.selection)
 	lag := max(0, reader.Lag())
 	if !view.Known {
 		s.parts.LookUp(partition, client)
@@ -158,10 +188,12 @@ func showPeriod(p usage.Period) alerts.PeriodInfo {
 
 func showCounter(v *aggregate.CounterView) counter {
 	c := counter{
-		Meter: v.Meter, Dimensions: map[string]string{}, Period: showPeriod(v.Period),
-		Usage: v.Total.Format(v.Decimals), Events: v.Events,
-		Seed:       seed{State: v.Seed.State, Usage: v.Seed.Usage.Format(v.Decimals), Boundary: v.Seed.Boundary},
+		Meter: v.Meter, Dimensions: showDimensions(v.Dimensions), Overflow: overflow(v.Dimensions), Period: showPeriod(v.Period),
+		Usage: v.Total.Format(v.Decimals), Events: v.Events, Seed: showSeed(v),
 		FirstEvent: v.First, LastEvent: v.Last, Limits: make([]limitRef, 0, len(v.Limits)),
+	}
+	if v.Estimated {
+		c.Estimated, c.Error = true, aggregate.DistinctError
 	}
 	for _, l := range v.Limits {
 		c.Limits = append(c.Limits, limitRef{Contract: l.Contract, LimitID: l.Limit})
@@ -169,14 +201,42 @@ func showCounter(v *aggregate.CounterView) counter {
 	return c
 }
 
+func showSeed(v *aggregate.CounterView) seed {
+	shown := seed{State: v.Seed.State, Usage: v.Seed.Usage.Format(v.Decimals), Boundary: v.Seed.Boundary}
+	if v.Seed.State == aggregate.SeedBounded {
+		cut := v.Seed.Cut
+		shown.Cut, shown.Bound = &cut, boundText
+	}
+	return shown
+}
+
+// showDimensions returns values, {} for none.
+func showDimensions(values map[string]string) map[string]string {
+	if values == nil {
+		return map[string]string{}
+	}
+	return maps.Clone(values)
+}
+
+// overflow tells whether values are those of what is beyond the combinations
+// that are kept apart.
+func overflow(values map[string]string) bool {
+	for _, value := range values {
+		if value != usage.OverflowValue {
+			return false
+		}
+	}
+	return len(values) > 0
+}
+
 func showLimit(v *aggregate.LimitView) limit {
 	l, decimals := v.Limit, v.Limit.Decimals
 	shown := limit{
 		Contract: v.Contract.ID, ContractRevision: v.Contract.Revision, LimitID: l.ID, Meter: l.MeterName,
-		Dimensions: map[string]string{}, Enforcement: l.Enforcement,
-		Limit: l.Value.Format(decimals), Usage: v.Total.Format(decimals), Remaining: remaining(l.Value, v.Total, decimals),
+		Dimensions: showDimensions(v.Dimensions), Enforcement: l.Enforcement,
+		Limit: l.Value.Format(decimals), Usage: v.Total.Format(decimals), Remaining: alerts.Remaining(l, v.Total),
 		Utilization: usage.Utilization(v.Total, l.Value), Thresholds: make([]threshold, 0, len(l.Thresholds)),
-		Period: showPeriod(v.Period), NextReset: v.Period.End, Blocked: l.Enforcement == contracts.Hard && v.Total >= l.Value,
+		Period: showPeriod(v.Period), NextReset: v.Period.End, Blocked: alerts.Blocked(l, v.Total),
 	}
 	if v.Ended {
 		shown.Blocked, shown.NextReset = false, usage.MaxTime
@@ -186,19 +246,4 @@ func showLimit(v *aggregate.LimitView) limit {
 		shown.Thresholds = append(shown.Thresholds, threshold{Threshold: t.Label, Value: t.Value.Format(decimals), Crossed: stands})
 	}
 	return shown
-}
-
-// remaining returns max(0, limit-total) as a decimal. Of a total far below zero
-// more may remain than a Quantity can hold.
-func remaining(limit, total usage.Quantity, decimals int) string {
-	if rest, ok := limit.Add(-total); ok {
-		return max(0, rest).Format(decimals)
-	}
-	rest := new(big.Int).Sub(big.NewInt(int64(limit)), big.NewInt(int64(total)))
-	if decimals == 0 {
-		return rest.String()
-	}
-	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(decimals)), nil)
-	text := new(big.Rat).SetFrac(rest, unit).FloatString(decimals)
-	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
 }

@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -131,9 +130,39 @@ func TestUsageIsNarrowed(t *testing.T) {
 	n.get(t, "/v1/clients/acme/usage?meter=bytes_out&period=2026-W47")
 	n.get(t, "/v1/clients/acme/usage?period=previous")
 	n.get(t, "/v1/clients/acme/usage?period=")
+	n.get(t, "/v1/clients/acme/usage?dimensions=endpoint:/v1/a:b&dimensions=region:")
 	require.Equal(t, []aggregate.Selection{
-		{Meter: "bytes_out", Period: "2026-W47"}, {Period: aggregate.Previous}, {},
+		{Meter: "bytes_out", Period: "2026-W47"},
+		{Period: aggregate.Previous},
+		{},
+		{Dimensions: map[string]string{"endpoint": "/v1/a:b", "region": ""}},
 	}, n.running[3].selected)
+}
+
+// TestCountersOfDimensions has one of a combination, the one that takes what is
+// beyond those kept apart, and an estimate whose seed is bounded.
+func TestCountersOfDimensions(t *testing.T) {
+	t.Parallel()
+	n := withAcme(t)
+	view := acme(t)
+	one := view.Counters[0]
+	one.Limits, one.Seed = nil, aggregate.Seed{State: aggregate.SeedNone}
+	kept, rest, distinct := one, one, one
+	kept.Dimensions = map[string]string{"endpoint": "/<a>", "region": usage.OverflowValue}
+	rest.Dimensions = map[string]string{"endpoint": usage.OverflowValue, "region": usage.OverflowValue}
+	distinct.Estimated, distinct.Seed = true, aggregate.Seed{State: aggregate.SeedBounded, Usage: 5, Boundary: 7, Cut: at(t, "2026-11-22T04:00:00Z")}
+	view.Counters = []aggregate.CounterView{kept, rest, distinct}
+	view.Limits = view.Limits[:1]
+	view.Limits[0].Dimensions = map[string]string{"endpoint": "/a"}
+	n.running[3].views["acme"] = view
+	serve(t, n, nil)
+
+	body := n.get(t, "/v1/clients/acme/usage").body
+	require.Contains(t, body, `"dimensions":{"endpoint":"/<a>","region":"__overflow__"},"period"`)
+	require.Contains(t, body, `"dimensions":{"endpoint":"__overflow__","region":"__overflow__"},"overflow":true,"period"`)
+	require.Contains(t, body, `"usage":"1000003","estimated":true,"error":"0.0081","events":1003,`+
+		`"seed":{"state":"bounded","usage":"5","boundary":7,"cut":"2026-11-22T04:00:00Z","bound":"history was asked`)
+	require.Contains(t, n.get(t, "/v1/clients/acme/limits").body, `"dimensions":{"endpoint":"/a"}`)
 }
 
 func TestClientThatWasNeverSeen(t *testing.T) {
@@ -180,35 +209,6 @@ func TestPendingUsageIsMarked(t *testing.T) {
 				require.Equal(t, http.StatusOK, r.StatusCode)
 				require.Contains(t, r.body, `"complete":false`)
 			}
-		})
-	}
-}
-
-func TestRemainingAtTheEdgeOfTheRange(t *testing.T) {
-	t.Parallel()
-
-	tests := map[string]struct {
-		decimals     int
-		limit, total usage.Quantity
-		want         string
-	}{
-		"far below zero":            {limit: math.MaxInt64, total: -math.MaxInt64, want: "18446744073709551614"},
-		"trailing zeros stay whole": {limit: math.MaxInt64, total: -33, want: "9223372036854775840"},
-		"with decimals":             {decimals: 6, limit: math.MaxInt64, total: -33, want: "9223372036854.77584"},
-		"decimals that are zero":    {decimals: 2, limit: math.MaxInt64, total: -93, want: "92233720368547759"},
-		"past the limit":            {limit: 1, total: math.MaxInt64, want: "0"},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := withAcme(t)
-			view := acme(t)
-			view.Limits = view.Limits[:1]
-			view.Limits[0].Limit.Decimals, view.Limits[0].Limit.Value, view.Limits[0].Total = tt.decimals, tt.limit, tt.total
-			n.running[3].views["acme"] = view
-			serve(t, n, nil)
-
-			require.Contains(t, n.get(t, "/v1/clients/acme/limits").body, `"remaining":"`+tt.want+`"`)
 		})
 	}
 }

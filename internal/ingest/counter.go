@@ -38,9 +38,6 @@ type Answer struct {
 	Ask    aggregate.Ask
 	Failed error
 	Totals []aggregate.SeedTotal
-
-	// Bounded: the totals are right but for what Ask.Cut leaves in doubt.
-	Bounded bool
 }
 
 // CounterConfig is what counting needs beside its parts.
@@ -145,8 +142,8 @@ func (c *Counter) Loaded() (position int64, ok bool) {
 }
 
 // Fresh begins without state.
-func (c *Counter) Fresh(position int64) {
-	c.state.Start(position, usage.TimeOf(time.Now()))
+func (c *Counter) Fresh(position int64, cut time.Time) {
+	c.state.Start(position, usage.TimeOf(cut))
 }
 
 // Close withdraws what was asked.

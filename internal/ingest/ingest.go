@@ -38,6 +38,7 @@ type Config struct {
 	ApplicationID  string
 	Topic          string // of usage records
 	ChangelogTopic string
+	CutEvery       time.Duration // what times history can be cut at, where it knows no offsets; else 0
 	StartLatest    bool          // where a partition begins that was never counted
 	CommitInterval time.Duration // the longest that a record waits for its commit
 	CommitRecords  int           // the most records in one commit
@@ -84,8 +85,9 @@ type Processor interface {
 	// state stands for, or false where there was no state.
 	Load(key, value []byte) error
 	Loaded() (position int64, ok bool)
-	// Fresh begins without state at position.
-	Fresh(position int64)
+	// Fresh begins without state at position, which is the boundary to what was
+	// before the time cut.
+	Fresh(position int64, cut time.Time)
 
 	// Prepare waits for what Fold of these records needs from elsewhere. An
 	// error that is ErrWait means: the same again later.
@@ -124,6 +126,7 @@ type Cluster interface {
 	CommittedPosition(ctx context.Context, group, topic string, partition int32) (position kafka.Position, found bool, err error)
 	LogStart(ctx context.Context, topic string, partition int32) (int64, error)
 	LastStable(ctx context.Context, topic string, partition int32) (int64, error)
+	OffsetForTime(ctx context.Context, topic string, partition int32, t time.Time) (offset int64, found bool, err error)
 	Read(ctx context.Context, topic string, partition int32, from, to int64, fn func(kafka.Batch) error) (int64, error)
 	NewWriter(transactionalID string, cfg kafka.WriterConfig) *kafka.Writer
 }

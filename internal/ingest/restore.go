@@ -189,20 +189,16 @@ func (t *task) entries() []Entry {
 // begin decides where a partition without any state starts, and commits that
 // at once, so that it is decided for good.
 func (t *task) begin() error {
-	cluster, topic := t.ingest.parts.Cluster, t.ingest.cfg.Topic
-	start := cluster.LogStart
-	if t.ingest.cfg.StartLatest {
-		start = cluster.LastStable
-	}
+	var cut time.Time
 	if err := t.retry(func() (err error) {
-		t.position, err = start(t.soft, topic, t.partition)
+		t.position, cut, err = t.boundary(t.soft)
 		return err
 	}); err != nil {
 		return err
 	}
 	for {
 		t.folded = t.position
-		t.processor.Fresh(t.position)
+		t.processor.Fresh(t.position, cut)
 		err := t.commit()
 		if !errors.Is(err, errAborted) {
 			t.log.Info("partition begins", zap.Int64("position", t.position), zap.Error(err))
