@@ -37,6 +37,9 @@ func (e *environment) getenv(name string) string {
 	return ""
 }
 
+// urlVariable has the default of --url, which is no key of the configuration.
+const urlVariable = "METERD_URL"
+
 // loadConfig returns the configuration of --config, the environment and --set,
 // and exitUsage if there is anything wrong with it.
 func (e *environment) loadConfig() (*config.Config, error) {
@@ -60,7 +63,8 @@ func (e *environment) readConfig() (*config.Config, error) {
 		}
 		overrides[key] = value
 	}
-	cfg, err := config.Load(e.configPath, e.environ, overrides)
+	variables := slices.DeleteFunc(slices.Clone(e.environ), func(v string) bool { return strings.HasPrefix(v, urlVariable+"=") })
+	cfg, err := config.Load(e.configPath, variables, overrides)
 	if err != nil {
 		return nil, exitError{exitUsage, err}
 	}

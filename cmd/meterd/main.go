@@ -89,6 +89,8 @@ func newRootCommand(env *environment) *cobra.Command {
 		newRunCommand(env),
 		newDemoCommand(env),
 		newTopicsCommand(env),
+		newContractsCommand(env),
+		newExplainCommand(env),
 		newLoadgenCommand(env),
 		newVerifyCommand(env),
 		newConfigCommand(env),
