@@ -115,17 +115,17 @@ func (a answer) of(meter int, key string, group func() *group) *portion {
 // false for nothing.
 func (s *State) partOfRow(row *SeedTotal, t *taking) (part, bool) {
 	m := &s.cfg.Catalog.Meters[t.meter]
-	p := part{events: row.Events, first: row.First, last: row.Last, some: true, sumFits: true}
+	p := part{events: row.Events, first: row.First, last: row.Last, some: true, fits: true}
 	convert := func(d usage.Decimal) usage.Quantity {
 		q, ok := d.Quantity(m.Decimals)
-		p.sumFits = p.sumFits && ok
+		p.fits = p.fits && ok
 		return q
 	}
 	switch m.Aggregation {
 	case usage.Count:
-		p.sum = convert(usage.DecimalOf(row.Events))
+		p.sum = wideOf(convert(usage.DecimalOf(row.Events)))
 	case usage.Sum:
-		p.sum = convert(row.Quantity)
+		p.sum = wideOf(convert(row.Quantity))
 	case usage.Max:
 		p.max = convert(row.Max)
 	case usage.Min:
@@ -144,7 +144,8 @@ func (s *State) partOfRow(row *SeedTotal, t *taking) (part, bool) {
 	if m.Aggregation != usage.Count && m.Aggregation != usage.Sum {
 		return p, false // such a void was a dead letter
 	}
-	p.events, p.sum = -p.events, -p.sum
+	sum, _ := p.sum.quantity()
+	p.events, p.sum = -p.events, wideOf(-sum)
 	p.first, p.last = usage.MaxTime, usage.MinTime
 	return p, true
 }
@@ -193,7 +194,8 @@ func (s *State) fits(c *client, ask Ask, a answer) error {
 			} else if k.seed.Complete() {
 				continue
 			}
-			if _, ok := s.joined(k, &p.part); !ok || !p.sumFits {
+			_, ok := s.joined(k, &p.part)
+			if _, alone := p.sum.quantity(); !ok || !alone || !p.fits {
 				return fmt.Errorf("%w: client %s, meter %s", ErrSeedOverflow, ask.Client, s.cfg.Catalog.Meters[m].Name)
 			}
 		}
