@@ -169,12 +169,13 @@ func (s *State) awaitsAnswer(k *counter, ask Ask) bool {
 	return !k.dying && !k.seed.Complete() && k.period.ID == ask.Period.ID && k.seed.Boundary == ask.Boundary
 }
 
-// fits checks that all counters can take their portions.
+// fits checks that the counters that wait, or are to be made, can take their
+// portions.
 func (s *State) fits(c *client, ask Ask, a answer) error {
 	var nothing slot
 	for m, portions := range a {
 		family := c.family(m, ask.Scope)
-		if family == nil {
+		if family == nil || !s.awaited(family, ask) && !s.begins(m, family, ask) {
 			continue
 		}
 		for key, p := range portions {
@@ -207,7 +208,7 @@ func (s *State) fits(c *client, ask Ask, a answer) error {
 // for them, and makes those that it has more of.
 func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*portion) {
 	all := f.of(ask.Period.ID)
-	if all == nil && portions[none] != nil && s.adds(ask) && s.birth.Meters[m].Boundary == ask.Boundary {
+	if portions[none] != nil && s.begins(m, f, ask) {
 		asks := len(s.open.asks)
 		all = s.make(c, m, nil, nil, s.periodOf(ask.Period.Start))
 		all.seed, s.open.asks = s.pending(ask.Boundary, ask.Cut), s.open.asks[:asks] // this is the answer
@@ -302,6 +303,12 @@ func (s *State) complete(k *counter, ask Ask, p *portion) {
 	for _, b := range k.limits {
 		s.settle(k, b, alerts.BySeed)
 	}
+}
+
+// begins tells whether an answer may make the counters of a meter, in f, that
+// has none in its period.
+func (s *State) begins(m int, f *family, ask Ask) bool {
+	return f.of(ask.Period.ID) == nil && s.birth.Meters[m].Boundary == ask.Boundary && s.adds(ask)
 }
 
 // adds tells whether an answer makes counters for meters that had none: those

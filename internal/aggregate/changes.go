@@ -210,7 +210,7 @@ func (s *State) loadCounter(r *CounterRecord) error {
 func (s *State) loadClient(name string) *client {
 	c, ok := s.clients[name]
 	if !ok {
-		c = &client{name: name, slots: make([]family, len(s.cfg.Catalog.Meters))}
+		c = &client{name: name, slots: newFamilies(len(s.cfg.Catalog.Meters))}
 		s.clients[name] = c
 	}
 	return c

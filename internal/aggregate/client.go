@@ -89,7 +89,7 @@ func (s *State) clientOf(name []byte) *client {
 	if c, ok := s.clients[string(name)]; ok {
 		return c
 	}
-	c := &client{name: string(name), slots: make([]family, len(s.cfg.Catalog.Meters))}
+	c := &client{name: string(name), slots: newFamilies(len(s.cfg.Catalog.Meters))}
 	s.clients[c.name] = c
 	s.open.clients = append(s.open.clients, c)
 	s.bind(c, s.terms.Of(c.name), s.open.position) // a new client has had no event in this transaction

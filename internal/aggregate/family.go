@@ -84,11 +84,27 @@ func (l *slot) each(yield func(*counter) bool) bool {
 // counts one combination of them.
 type family struct {
 	slot
-	groups   map[string]*group // by the key of their values; nil: none
+	*combinations
+}
+
+// combinations are the groups of a family.
+type combinations struct {
+	groups   map[string]*group // by the key of their values
 	list     []*group
 	overflow *group // takes what is beyond the bound, and is in the list too
 	newest   *counter
 	alive    int // combinations that have a counter; the overflow is none
+}
+
+// noCombinations is what families share that have none.
+var noCombinations = &combinations{}
+
+func newFamilies(n int) []family {
+	families := make([]family, n)
+	for i := range families {
+		families[i].combinations = noCombinations
+	}
+	return families
 }
 
 // group has the counters of one combination of dimension values.
@@ -157,8 +173,8 @@ func (k *counter) lives(by int) {
 }
 
 func (f *family) add(g *group) {
-	if f.groups == nil {
-		f.groups = map[string]*group{}
+	if f.combinations == noCombinations {
+		f.combinations = &combinations{groups: map[string]*group{}}
 	}
 	g.at = len(f.list)
 	f.groups[g.key], f.list = g, append(f.list, g)

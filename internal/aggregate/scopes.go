@@ -45,7 +45,7 @@ func (c *client) scope(scope Scope, meter int) *ownScope {
 }
 
 func (s *State) addScope(c *client, scope Scope, meter int, v view) *ownScope {
-	o := &ownScope{scope: scope, meter: meter, view: v, dims: v.required(), cutOnly: s.standard(scope) && v.standard()}
+	o := &ownScope{family: family{combinations: noCombinations}, scope: scope, meter: meter, view: v, dims: v.required(), cutOnly: s.standard(scope) && v.standard()}
 	c.own = append(c.own, o)
 	return o
 }
