@@ -49,6 +49,30 @@ func TestFoldOfAKnownClientAllocatesNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, fold))
 }
 
+// Dimensions, conditions and the other aggregations allocate nothing either,
+// once their counters are there.
+func TestFoldOfKnownCombinationsAllocatesNothing(t *testing.T) {
+	r := newRig(t, wideConfig(t))
+	r.put("c", "acme", "", limit("each", "1000000", `"meter":"calls","per":["endpoint","region"]`), limit("one", "1000000", `"meter":"calls","where":{"region":"eu"}`))
+	var events []usage.Event
+	for _, meter := range []string{"calls", "max", "latest", "users"} {
+		events = append(events, usage.Event{
+			Client: []byte("acme"), Meter: []byte(meter), Quantity: usage.DecimalOf(1), Time: r.clock, Fields: text("eu", "/a", "u"),
+		})
+	}
+	fold := func() {
+		r.state.Begin(r.clock)
+		for i := range events {
+			require.Equal(t, aggregate.Counted, r.state.Fold(aggregate.Input{Offset: r.state.Position(), Timestamp: r.clock}, &events[i]).Fate)
+		}
+		r.state.End()
+		r.state.Committed(r.clock)
+	}
+	r.taken()
+	fold()
+	require.Zero(t, testing.AllocsPerRun(100, fold))
+}
+
 func BenchmarkFold(b *testing.B) {
 	for _, ids := range []bool{false, true} {
 		b.Run(fmt.Sprintf("dedupe=%t", ids), func(b *testing.B) {
