@@ -43,6 +43,11 @@ func (s *State) TakeSeed(ask Ask, rows []SeedTotal) error {
 		s.empty(ask)
 		return nil
 	}
+	for m, portions := range a {
+		if f := c.family(m, ask.Scope); f != nil {
+			s.bound(c, m, f, ask.Scope, portions)
+		}
+	}
 	if err := s.fits(c, ask, a); err != nil {
 		return err
 	}
@@ -192,7 +197,7 @@ func (s *State) fits(c *client, ask Ask, a answer) error {
 				if s.cfg.Catalog.Meters[m].Aggregation == usage.Unique {
 					k.set = newDistinct()
 				}
-			} else if k.seed.Complete() {
+			} else if !s.awaitsAnswer(k, ask) {
 				continue
 			}
 			_, ok := s.joined(k, &p.part)
@@ -217,7 +222,7 @@ func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*
 		return
 	}
 	s.complete(all, ask, portions[none])
-	s.regroup(c, m, f, all, ask, portions)
+	s.regroup(c, f, all, ask, portions)
 	for _, g := range f.list {
 		if k := g.of(ask.Period.ID); k != nil {
 			s.complete(k, ask, portions[g.key])
@@ -225,52 +230,61 @@ func (s *State) seed(c *client, m int, f *family, ask Ask, portions map[string]*
 	}
 }
 
-// regroup makes the counters of combinations that only history knows of, and
-// gives to the overflow what is beyond the bound.
-func (s *State) regroup(c *client, m int, f *family, all *counter, ask Ask, portions map[string]*portion) {
-	over := &portion{}
+// bound gives to the overflow what an answer has of combinations beyond the
+// bound.
+func (s *State) bound(c *client, m int, f *family, scope Scope, portions map[string]*portion) {
 	v := &s.views[m]
-	if all.own != nil {
-		v = &all.own.view
+	if o := c.scope(scope, m); o != nil {
+		v = &o.view
 	}
+	alive := f.alive
+	var over *portion
 	for _, key := range slices.Sorted(maps.Keys(portions)) {
 		p := portions[key]
+		if g := f.groups[key]; key == none || p.group.over || g != nil && g.alive > 0 {
+			continue
+		}
+		if alive < s.cfg.Catalog.Meters[m].MaxCombinations || scope.Default() && c.named(m, valuesOf(v, p.group.dims)) {
+			alive++
+			continue
+		}
+		if over == nil {
+			over = &portion{group: v.newGroup(func(int) string { return usage.OverflowValue })}
+		}
+		over.join(&p.part)
+		delete(portions, key)
+	}
+	if over == nil {
+		return
+	}
+	if known := portions[over.group.key]; known != nil {
+		over.join(&known.part)
+	}
+	portions[over.group.key] = over
+}
+
+func valuesOf(v *view, dims map[string]string) [][]byte {
+	values := make([][]byte, 0, len(v.names))
+	for _, d := range v.names {
+		values = append(values, []byte(dims[d.Name]))
+	}
+	return values
+}
+
+// regroup makes the counters of combinations that only history knows of.
+func (s *State) regroup(c *client, f *family, all *counter, ask Ask, portions map[string]*portion) {
+	for _, key := range slices.Sorted(maps.Keys(portions)) {
 		if key == none {
 			continue
 		}
 		g := f.groups[key]
-		if g == nil || g.alive == 0 && !g.over {
-			values := make([][]byte, 0, len(v.per))
-			for _, d := range v.names {
-				values = append(values, []byte(p.group.dims[d.Name]))
-			}
-			if f.alive >= s.cfg.Catalog.Meters[m].MaxCombinations && (all.own != nil || !c.named(m, values)) && !p.group.over {
-				over.join(&p.part)
-				continue
-			}
-			if g == nil {
-				g = p.group
-				f.add(g)
-			}
+		if g == nil {
+			g = portions[key].group
+			f.add(g)
 		}
 		if g.of(all.period.ID) == nil {
 			s.makePending(c, all, g, ask)
 		}
-	}
-	if !over.some {
-		return
-	}
-	g := f.overflow
-	if g == nil {
-		g = v.newGroup(func(int) string { return usage.OverflowValue })
-		f.add(g)
-	}
-	if known := portions[g.key]; known != nil {
-		over.join(&known.part)
-	}
-	portions[g.key] = over
-	if g.of(all.period.ID) == nil {
-		s.makePending(c, all, g, ask)
 	}
 }
 
