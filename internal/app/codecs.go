@@ -128,7 +128,7 @@ func druidConfig(c *config.Config, catalog *usage.Catalog) (druid.Config, error)
 	d.Columns = druid.Columns{
 		Client: cfg.Columns.Client, Meter: cfg.Columns.Meter, Quantity: cfg.Columns.Quantity,
 		Partition: cfg.Columns.Partition, Offset: cfg.Columns.Offset,
-		RecordTime: cfg.Columns.RecordTime, Count: cfg.Columns.Count, Void: cfg.Columns.Void,
+		RecordTime: cfg.Columns.RecordTime, Count: cfg.Columns.Count, Void: c.HistoryVoid(),
 	}
 	for _, field := range c.HistoryFields(catalog) {
 		d.Columns.Fields = append(d.Columns.Fields, field.Column)

@@ -235,7 +235,7 @@ type Columns struct {
 	RecordTime string `yaml:"record_time"`
 	// How many events a rolled-up row stands for; only without offset and record_time.
 	Count string `yaml:"count"`
-	// Whether the row takes another back. Required where usage.fields.void is mapped.
+	// Whether the row takes another back; where usage.fields.void is mapped, by default called by the last part of it.
 	Void string `yaml:"void"`
 	// By path of the record, the columns of what meters look at in when, group_by and value; by default a column is called by the last part of the path.
 	Fields map[string]string `yaml:"fields,omitempty"`

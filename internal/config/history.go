@@ -56,10 +56,7 @@ func (d *Druid) validateLevel(p *problems) {
 // validateHistoryFields checks what history must know of what meters look at.
 func (c *Config) validateHistoryFields(p *problems, catalog *usage.Catalog) {
 	columns := &c.History.Druid.Columns
-	switch {
-	case c.Usage.Fields.Void != "" && columns.Void == "":
-		p.add("history.druid.columns.void", "is required where usage.fields.void is mapped: else what was taken back would count")
-	case c.Usage.Fields.Void == "" && columns.Void != "":
+	if c.Usage.Fields.Void == "" && columns.Void != "" {
 		p.add("history.druid.columns.void", "needs usage.fields.void")
 	}
 	for _, path := range slices.Sorted(maps.Keys(columns.Fields)) {
@@ -93,6 +90,15 @@ func (c *Config) validateHistoryFields(p *problems, catalog *usage.Catalog) {
 	}
 }
 
+// HistoryVoid returns the column that tells of a row whether it takes another
+// back, and "" where no record does.
+func (c *Config) HistoryVoid() string {
+	if c.Usage.Fields.Void == "" || c.History.Druid.Columns.Void != "" {
+		return c.History.Druid.Columns.Void
+	}
+	return lastPart(c.Usage.Fields.Void)
+}
+
 // historyColumn returns the column of a path that a meter looks at: the one that
 // is listed, the one of the mapped field that it is, or the last part of it.
 func (c *Config) historyColumn(path string) string {
@@ -101,7 +107,7 @@ func (c *Config) historyColumn(path string) string {
 		return column
 	}
 	for _, mapped := range []struct{ path, column string }{
-		{fields.Client, columns.Client}, {fields.Meter, columns.Meter}, {fields.Quantity, columns.Quantity}, {fields.Void, columns.Void},
+		{fields.Client, columns.Client}, {fields.Meter, columns.Meter}, {fields.Quantity, columns.Quantity}, {fields.Void, c.HistoryVoid()},
 	} {
 		if path == mapped.path && mapped.column != "" {
 			return mapped.column

@@ -219,9 +219,6 @@ func scheduleOf(kind usage.Kind, zone string) (usage.Schedule, error) {
 }
 
 func parseThresholds(labels []string, limit usage.Quantity, decimals int) ([]Threshold, error) {
-	if len(labels) == 0 {
-		return nil, invalid("thresholds: none given; leave the key out for 100%%")
-	}
 	thresholds := make([]Threshold, 0, len(labels))
 	seen := make(map[string]bool, len(labels))
 	for _, label := range labels {

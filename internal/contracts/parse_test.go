@@ -169,6 +169,7 @@ func TestParseAccepts(t *testing.T) {
 		"white space around it":     "\n" + contractOf(``) + "\n",
 		"trailing zeros in a limit": limitOf(`,"limit":"10.00"`),
 		"an id of 256 bytes":        `{"id":"a","client":"` + strings.Repeat("c", 256) + `","starts_at":"2026-01-01T00:00:00Z"}`,
+		"no threshold at all":       limitOf(`,"limit":"100","thresholds":[]`),
 		"equal values, two labels":  limitOf(`,"limit":"100","thresholds":["80%","80"]`),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -247,7 +248,6 @@ func TestParseRejects(t *testing.T) {
 		"a negative percentage":                {limitOf(`,"limit":"1","thresholds":["-5%"]`), `thresholds: "-5"`},
 		"a threshold that is a number":         {limitOf(`,"limit":"1","thresholds":[80]`), "thresholds: wrong type"},
 		"a threshold that is null":             {limitOf(`,"limit":"1","thresholds":[null]`), "thresholds:"},
-		"no threshold at all":                  {limitOf(`,"limit":"1","thresholds":[]`), "thresholds:"},
 		"a threshold that is a bare sign":      {limitOf(`,"limit":"1","thresholds":["%"]`), "thresholds:"},
 		"a threshold finer than the meter":     {limitOf(`,"limit":"1","thresholds":["0.5"]`), `thresholds: "0.5"`},
 		"a percentage finer than six digits":   {limitOf(`,"limit":"1","thresholds":["0.0000001%"]`), "thresholds:"},

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -38,7 +39,9 @@ func (s *Server) putContract(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c.value = bytes.TrimSpace(body)
+	if c.value = bytes.TrimSpace(body); !json.Valid(c.value) {
+		return refuse(errBadRequest, "the body is not JSON")
+	}
 	c.contract, err = contracts.Parse([]byte(c.id), c.value, 0, s.parts.Catalog)
 	switch {
 	case errors.Is(err, contracts.ErrInvalid):

@@ -93,15 +93,12 @@ func TestPutContractThatIsNone(t *testing.T) {
 	serve(t, n, nil)
 
 	tests := map[string]struct{ path, body, detail string }{
-		"nothing":                   {"n", "", "not a JSON object"},
-		"not JSON":                  {"n", "{", "not JSON"},
 		"not UTF-8":                 {"n", "{\"id\":\"\xff\"}", "not UTF-8"},
 		"an unknown key":            {"n", `{"id":"n","colour":"red"}`, `unknown key "colour"`},
 		"an unknown meter":          {"b", contractB2, `meter: "none" is not configured (limits[0])`},
 		"the id of another":         {"m", contractN, `id "n" is not the record's key "m"`},
 		"no start":                  {"d", contractD, "starts_at is missing"},
 		"a dry run of a bad one":    {"d?dry_run=true", contractD, "starts_at is missing"},
-		"more than a contract":      {"n", contractN + contractN, "something follows"},
 		"an end before its own day": {"n", strings.Replace(contractN, `"limits"`, `"ends_at":"2025-01-01T00:00:00Z","limits"`, 1), "is not after"},
 	}
 	for name, tt := range tests {
@@ -121,6 +118,9 @@ func TestBadRequestsToWrite(t *testing.T) {
 		path, body, detail string
 		headers            []string
 	}{
+		"nothing":                     {path: "n", body: "", detail: "not JSON"},
+		"an end in the middle":        {path: "n", body: "{", detail: "not JSON"},
+		"more than a contract":        {path: "n", body: contractN + contractN, detail: "not JSON"},
 		"a parameter that is none":    {path: "n?force=true", body: contractN, detail: "dry_run"},
 		"a dry run that is neither":   {path: "n?dry_run=1", body: contractN, detail: "neither true nor false"},
 		"an id that is too long":      {path: strings.Repeat("n", 257), body: contractN, detail: "256"},
