@@ -72,12 +72,12 @@ func (s *State) read(c *client, ask Ask, rows []SeedTotal) answer {
 		if len(ev.Fields) < len(s.cfg.Catalog.Paths) {
 			ev.Fields = append(slices.Clone(ev.Fields), make([]usage.Value, len(s.cfg.Catalog.Paths)-len(ev.Fields))...)
 		}
-		if !s.gather(&ev) { // the stream would not have counted it either
+		if !s.gather(&ev) || row.Void && !s.undoable() { // the stream would not have counted it either
 			continue
 		}
 		for j := range s.takings {
 			t := &s.takings[j]
-			p, counts := s.partOfRow(row, t)
+			p := s.partOfRow(row, t)
 			v := &s.views[t.meter]
 			if !ask.Scope.Default() {
 				o := c.scope(ask.Scope, t.meter)
@@ -85,9 +85,6 @@ func (s *State) read(c *client, ask Ask, rows []SeedTotal) answer {
 					continue
 				}
 				v = &o.view
-			}
-			if !counts {
-				continue
 			}
 			a.of(t.meter, none, nil).join(&p)
 			if len(v.per) > 0 {
@@ -116,9 +113,8 @@ func (a answer) of(meter int, key string, group func() *group) *portion {
 	return p
 }
 
-// partOfRow returns what a row of history is to a meter that takes it, and
-// false for nothing.
-func (s *State) partOfRow(row *SeedTotal, t *taking) (part, bool) {
+// partOfRow returns what a row of history is to a meter that takes it.
+func (s *State) partOfRow(row *SeedTotal, t *taking) part {
 	m := &s.cfg.Catalog.Meters[t.meter]
 	p := part{events: row.Events, first: row.First, last: row.Last, some: true, fits: true}
 	convert := func(d usage.Decimal) usage.Quantity {
@@ -144,15 +140,12 @@ func (s *State) partOfRow(row *SeedTotal, t *taking) (part, bool) {
 		}
 	}
 	if !row.Void {
-		return p, true
-	}
-	if m.Aggregation != usage.Count && m.Aggregation != usage.Sum {
-		return p, false // such a void was a dead letter
+		return p
 	}
 	sum, _ := p.sum.quantity()
 	p.events, p.sum = -p.events, wideOf(-sum)
 	p.first, p.last = usage.MaxTime, usage.MinTime
-	return p, true
+	return p
 }
 
 // waiting tells whether a counter of c waits for the answer.

@@ -59,10 +59,9 @@ func (s *State) checkShapes(births []MeterBirth) error {
 func (s *State) bearNew(now usage.Time) {
 	known := s.birth.Meters
 	s.bear(known, s.position, now)
-	if slices.EqualFunc(known, s.birth.Meters, func(a, b MeterBirth) bool { return a == b }) {
-		return
+	if !slices.Equal(known, s.birth.Meters) {
+		s.fresh = true // to be kept with the first commit
 	}
-	s.fresh, s.open.touched = true, true // to be kept with the first commit
 	for _, c := range s.clients {
 		var stale []*counter
 		for k := range c.counters() {
@@ -71,7 +70,26 @@ func (s *State) bearNew(now usage.Time) {
 			}
 		}
 		for _, k := range stale {
+			s.stale = append(s.stale, k.record(s.cfg.Catalog))
 			s.forget(k)
 		}
 	}
+	s.open.touched = s.fresh || len(s.stale) > 0
+}
+
+// sweep returns the keys of stale records that the open transaction removes:
+// not all at once, and none that a new counter has taken.
+func (s *State) sweep() []string {
+	s.open.stale = min(len(s.stale), maxDying)
+	var keys []string
+	for i := range s.stale[:s.open.stale] {
+		r := &s.stale[i]
+		if c, ok := s.clients[r.Client]; ok {
+			if slot := s.slotOf(c, s.meters[r.Meter], r.Scope, r.Dimensions); slot != nil && slot.of(r.Period.ID) != nil {
+				continue
+			}
+		}
+		keys = append(keys, string(r.AppendCounterKey(nil)))
+	}
+	return keys
 }

@@ -69,6 +69,14 @@ func TestNewMetersHaveABoundaryOfTheirOwn(t *testing.T) {
 		require.NoError(t, r.reconfigure(bytes, calls))
 		require.EqualValues(t, -1, r.total("acme", "calls", ""), "it misses what came meanwhile")
 		require.EqualValues(t, 4, r.total("acme", "bytes", ""))
+		r.use(ev{})
+		r.commit()
+		r.restart()
+		require.EqualValues(t, -1, r.total("acme", "calls", ""), "nor does it come back")
+		require.Len(t, r.log, 2, "nothing is left of it")
+		r.use(ev{meter: "calls"})
+		r.restarted()
+		require.EqualValues(t, 1, r.total("acme", "calls", ""))
 	}
 }
 

@@ -58,6 +58,7 @@ func (s *State) Changes(now usage.Time) Changes {
 		}
 	}
 	c.Tombstones = append(s.dedupe.expired(s.time), s.voids.expired(s.time)...)
+	c.Tombstones = append(c.Tombstones, s.sweep()...)
 	for _, k := range s.open.dying {
 		if k.replaced() {
 			continue
@@ -290,7 +291,7 @@ func (s *State) loadLimit(r *LimitRecord) {
 	} else if !ok {
 		l = &limitState{id: id, per: r.Dimensions, client: c}
 		s.limits[id] = l
-		c.limits = append(c.limits, l)
+		c.addLimit(l)
 	}
 	l.limitValue = limitValue{
 		meter: r.Meter, scope: r.Scope, period: r.Period, revision: r.Revision, value: r.Value, decimals: r.Decimals,
@@ -318,6 +319,7 @@ func (s *State) Loaded(now usage.Time) {
 		}
 	}
 	for _, l := range s.limits {
+		s.keepUntil(l, s.expiryOfLimit(l))
 		if len(l.standing) > 0 && !l.closed && s.time < l.period.End && l.period.End != usage.MaxTime {
 			s.timers.limit(l.period.End, l)
 		}

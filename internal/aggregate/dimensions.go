@@ -171,9 +171,14 @@ func (s *State) slotOf(c *client, meter int, scope Scope, dims map[string]string
 }
 
 // place returns the group of f for a combination whose key is in s.key, nil
-// where it is yet to be made, and whether it is the overflow.
-func (s *State) place(f *family, meter int, named func() bool) (g *group, over bool) {
-	if g = f.groups[string(s.key)]; g != nil && (g.alive > 0 || g.over) {
+// where it is yet to be made, and whether it is the overflow. What is taken
+// back was counted in the overflow, if there is one, and its combination not.
+func (s *State) place(f *family, meter int, ev *usage.Event, named func() bool) (g *group, over bool) {
+	g = f.groups[string(s.key)]
+	if ev.Void && g.find(ev.Time) == nil && f.overflow.find(ev.Time) != nil {
+		return f.overflow, true
+	}
+	if g != nil && (g.alive > 0 || g.over) {
 		return g, false
 	}
 	if f.alive < s.cfg.Catalog.Meters[meter].MaxCombinations || named() {

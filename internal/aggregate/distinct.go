@@ -3,11 +3,9 @@ package aggregate
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
-	"github.com/axiomhq/hyperloglog"
 	"github.com/zeebo/xxh3"
 )
 
@@ -24,13 +22,16 @@ const DistinctError = "0.0081"
 type distinct struct {
 	exact  map[uint64]struct{}
 	added  []uint64 // to exact, since it was marked
-	sketch *hyperloglog.Sketch
+	sketch *sketch
+
+	estimate int64 // of the sketch
 }
 
 // distinctMark is what undo returns to.
 type distinctMark struct {
 	of     *distinct
-	sketch *hyperloglog.Sketch
+	sketch *sketch
+	size   int64
 }
 
 func newDistinct() *distinct { return &distinct{exact: map[uint64]struct{}{}} }
@@ -44,13 +45,14 @@ func (d *distinct) mark() distinctMark {
 		return distinctMark{of: d}
 	}
 	d.exact = nil
-	return distinctMark{of: d, sketch: d.sketch.Clone()}
+	was := *d.sketch
+	return distinctMark{of: d, sketch: &was, size: d.estimate}
 }
 
 // undo returns the set that was marked, as it was then.
 func (m *distinctMark) undo() *distinct {
 	d := m.of
-	d.sketch = m.sketch
+	d.sketch, d.estimate = m.sketch, m.size
 	for _, hash := range d.added {
 		delete(d.exact, hash)
 	}
@@ -61,7 +63,9 @@ func (m *distinctMark) undo() *distinct {
 // add adds a value to the set.
 func (d *distinct) add(hash uint64) {
 	if d.sketch != nil {
-		d.sketch.InsertHash(hash)
+		if d.sketch.add(hash) {
+			d.estimate = d.sketch.estimate()
+		}
 		return
 	}
 	if _, known := d.exact[hash]; known {
@@ -70,11 +74,17 @@ func (d *distinct) add(hash uint64) {
 	d.exact[hash] = struct{}{}
 	d.added = append(d.added, hash)
 	if len(d.exact) > MaxExact {
-		d.sketch = hyperloglog.NewNoSparse()
-		for known := range d.exact {
-			d.sketch.InsertHash(known)
-		}
+		d.draw()
 	}
+}
+
+// draw makes the sketch of what is known exactly.
+func (d *distinct) draw() {
+	d.sketch = newSketch()
+	for hash := range d.exact {
+		d.sketch.add(hash)
+	}
+	d.estimate = d.sketch.estimate()
 }
 
 // merge adds all values of o.
@@ -86,18 +96,16 @@ func (d *distinct) merge(o *distinct) {
 		return
 	}
 	if d.sketch == nil {
-		d.sketch = hyperloglog.NewNoSparse()
-		for hash := range d.exact {
-			d.sketch.InsertHash(hash)
-		}
+		d.draw()
 	}
-	_ = d.sketch.Merge(o.sketch) //nolint:errcheck // it fails for another precision only, and there is one
+	d.sketch.merge(o.sketch)
+	d.estimate = d.sketch.estimate()
 }
 
 // size returns how many values are in the set.
 func (d *distinct) size() int64 {
 	if d.sketch != nil {
-		return int64(d.sketch.Estimate())
+		return d.estimate
 	}
 	return int64(len(d.exact))
 }
@@ -117,8 +125,7 @@ func (d *distinct) bytes() []byte {
 		return nil
 	}
 	if d.sketch != nil {
-		b, _ := d.sketch.MarshalBinary() //nolint:errcheck // it never fails
-		return append([]byte{sketchSet}, b...)
+		return append([]byte{sketchSet}, d.sketch.registers[:]...)
 	}
 	b := make([]byte, 1, 1+8*len(d.exact))
 	b[0] = exactSet
@@ -145,11 +152,15 @@ func distinctOf(b []byte) (*distinct, error) {
 	switch {
 	case len(b) == 0:
 		return d, nil
-	case b[0] == sketchSet:
-		d.exact, d.sketch = nil, hyperloglog.NewNoSparse()
-		if err := d.sketch.UnmarshalBinary(b[1:]); err != nil {
-			return nil, fmt.Errorf("%w: %w", errBadSet, err)
+	case b[0] == sketchSet && len(b) == 1+1<<precision:
+		d.exact, d.sketch = nil, newSketch()
+		for i, rank := range b[1:] {
+			if rank > maxRank {
+				return nil, errBadSet
+			}
+			d.sketch.raise(i, rank)
 		}
+		d.estimate = d.sketch.estimate()
 		return d, nil
 	case b[0] != exactSet || len(b)%8 != 1 || len(b) > 1+8*MaxExact:
 		return nil, errBadSet

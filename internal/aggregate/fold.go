@@ -112,12 +112,8 @@ func (s *State) unknown() Result {
 // void takes back the event with the id of ev, if it was counted; else the id
 // is remembered, and the event is not counted when it comes.
 func (s *State) void(in Input, ev *usage.Event, hash Hash, counted bool, period *usage.Period) Result {
-	for i := range s.takings {
-		switch s.cfg.Catalog.Meters[s.takings[i].meter].Aggregation {
-		case usage.Count, usage.Sum:
-		default:
-			return dead(usage.NotUndoable)
-		}
+	if !s.undoable() {
+		return dead(usage.NotUndoable)
 	}
 	result := Result{}
 	if counted {
@@ -130,6 +126,19 @@ func (s *State) void(in Input, ev *usage.Event, hash Hash, counted bool, period 
 	s.open.touched = true
 	result.Fate = Voided
 	return result
+}
+
+// undoable tells whether all meters that take the event at hand can take it
+// back.
+func (s *State) undoable() bool {
+	for i := range s.takings {
+		switch s.cfg.Catalog.Meters[s.takings[i].meter].Aggregation {
+		case usage.Count, usage.Sum:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // target is a counter that an event is for.
@@ -157,7 +166,7 @@ func (s *State) count(in Input, ev *usage.Event, period *usage.Period) (Result, 
 	result := Result{Late: s.time >= period.End}
 	s.targets = s.targets[:0]
 	for i := range s.takings {
-		s.aim(c, &s.takings[i], ev.Time, period, &result)
+		s.aim(c, &s.takings[i], ev, period, &result)
 	}
 	for i := range s.targets {
 		if t := &s.targets[i]; t.k != nil {
@@ -177,14 +186,14 @@ func (s *State) count(in Input, ev *usage.Event, period *usage.Period) (Result, 
 	return result, true
 }
 
-// aim gathers the counters that an event of time at, in the default period
-// whole, is for.
-func (s *State) aim(c *client, t *taking, at usage.Time, whole *usage.Period, result *Result) {
-	family := &c.slots[t.meter]
+// aim gathers the counters that an event, which is of the default period whole,
+// is for.
+func (s *State) aim(c *client, t *taking, ev *usage.Event, whole *usage.Period, result *Result) {
+	family, at := &c.slots[t.meter], ev.Time
 	s.targets = append(s.targets, target{taking: t, k: family.find(at)})
 	if len(t.values) > 0 {
 		s.key = s.views[t.meter].appendPer(s.key[:0], t.values)
-		g, over := s.place(family, t.meter, func() bool { return c.named(t.meter, t.values) })
+		g, over := s.place(family, t.meter, ev, func() bool { return c.named(t.meter, t.values) })
 		s.targets = append(s.targets, target{taking: t, k: g.find(at), apart: true, over: over, group: g})
 	}
 	for _, o := range c.own {
@@ -201,7 +210,7 @@ func (s *State) aim(c *client, t *taking, at usage.Time, whole *usage.Period, re
 			continue
 		}
 		s.key = o.view.appendPer(s.key[:0], t.values)
-		g, over := s.place(&o.family, t.meter, never)
+		g, over := s.place(&o.family, t.meter, ev, never)
 		s.targets = append(s.targets, target{taking: t, k: g.find(at), own: o, apart: true, over: over, group: g})
 	}
 }

@@ -27,6 +27,7 @@ type limitState struct {
 	id     limitID
 	per    map[string]string // id.dimensions
 	client *client
+	at     int // among the limits of client
 	txn    int64
 	undo   int32
 	fading bool // to be forgotten when the open transaction commits
@@ -127,17 +128,37 @@ func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 	} else {
 		l = &limitState{id: id, per: b.per, client: k.client}
 		s.limits[id] = l
-		k.client.limits = append(k.client.limits, l)
+		k.client.addLimit(l)
 		s.touchLimit(l)
 		s.open.limits[l.undo].made = true
 	}
 	l.moveTo(k.client)
+	before := s.expiryOfLimit(l)
 	if l.period != *k.period || l.scope != k.scope {
 		l.closed = false
 	}
 	l.meter, l.scope, l.where, l.period, l.place = b.limit.MeterName, k.scope, b.limit.Where, *k.period, b.place
 	l.revision, l.value, l.decimals, l.enforcement = b.contract.Revision, b.limit.Value, b.limit.Decimals, b.limit.Enforcement
+	if at := s.expiryOfLimit(l); s.open.limits[l.undo].made || at != before {
+		s.keepUntil(l, at)
+	}
 	return l
+}
+
+func (c *client) addLimit(l *limitState) {
+	l.at = len(c.limits)
+	c.limits = append(c.limits, l)
+}
+
+func (c *client) hasLimit(l *limitState) bool { return l.at < len(c.limits) && c.limits[l.at] == l }
+
+func (c *client) dropLimit(l *limitState) {
+	if !c.hasLimit(l) {
+		return
+	}
+	last := c.limits[len(c.limits)-1]
+	c.limits[l.at], last.at = last, l.at
+	c.limits = c.limits[:len(c.limits)-1]
 }
 
 // moveTo makes l a limit of c: contracts move between clients.
@@ -145,16 +166,16 @@ func (l *limitState) moveTo(c *client) {
 	if l.client == c {
 		return
 	}
-	l.client.limits = slices.DeleteFunc(l.client.limits, func(other *limitState) bool { return other == l })
+	l.client.dropLimit(l)
 	l.client = c
-	c.limits = append(c.limits, l)
+	c.addLimit(l)
 }
 
 func (s *State) forgetLimit(l *limitState) {
 	if s.limits[l.id] == l {
 		delete(s.limits, l.id)
 	}
-	l.client.limits = slices.DeleteFunc(l.client.limits, func(other *limitState) bool { return other == l })
+	l.client.dropLimit(l)
 	if l.client.empty() {
 		delete(s.clients, l.client.name)
 	}

@@ -124,7 +124,9 @@ func (o *ownScope) compare(p *ownScope) int {
 
 // viewFamily adds the counters of the selected period.
 func (s *State) viewFamily(v *View, f *family, schedule usage.Schedule, own *ownScope, sel Selection) {
-	s.viewSlot(v, &f.slot, schedule, own, sel)
+	if own == nil || len(own.view.per) == 0 {
+		s.viewSlot(v, &f.slot, schedule, own, sel)
+	}
 	from := len(v.Counters)
 	for _, g := range f.list {
 		s.viewSlot(v, &g.slot, schedule, own, sel)

@@ -1,7 +1,6 @@
 package aggregate
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/meterd/meterd/internal/usage"
@@ -20,7 +19,7 @@ func (s *State) bindScope(c *client, t *term, since int64) {
 	if o.lead == 0 || o.cutOnly && o.to != contract.EndsAt || o.to < contract.EndsAt && o.to <= horizon {
 		// What came after the old end, or in periods that are only now cut, was
 		// passed over.
-		o.lead, o.since, o.asOf = horizon, since, s.time
+		o.lead, o.since, o.asOf = horizon, since, max(s.time, s.birth.BoundaryTime)
 	}
 	o.schedule, o.live = t.limit.Schedule, true
 	o.from, o.to = contract.StartsAt, contract.EndsAt
@@ -57,6 +56,7 @@ func (s *State) addScope(c *client, scope Scope, meter int, v view) *ownScope {
 // where that end is gone: it gets the whole period, and the default counter
 // stands for it until the period is cut again.
 func (s *State) recut(o *ownScope) {
+	asked := len(s.open.asks)
 	var counters []*counter
 	o.each(func(k *counter) bool {
 		counters = append(counters, k)
@@ -86,7 +86,9 @@ func (s *State) recut(o *ownScope) {
 		if idle && !s.inherit(k, s.standIns(k.client, o, k.group, whole.Start)) && s.cfg.History {
 			s.blank(k)
 			k.seed = s.pending(s.position, s.time)
-			s.open.asks = append(s.open.asks, askFor(k))
+			if ask := askFor(k); !slices.Contains(s.open.asks[asked:], ask) { // one for all combinations
+				s.open.asks = append(s.open.asks, ask)
+			}
 		}
 		if at := s.expiry(k); at != usage.MaxTime {
 			s.timers.at(at).counters = append(s.timers.at(at).counters, k)
@@ -150,9 +152,13 @@ func (s *State) standIns(c *client, o *ownScope, g *group, start usage.Time) []*
 	switch {
 	case len(o.view.where)+len(o.view.per) == 0:
 		add(standard.find(start))
+	case g != nil:
+		if key, ok := s.views[o.meter].keyOfDims(g.dims); ok {
+			add(standard.groups[key].find(start))
+		}
 	default:
 		for _, other := range standard.list {
-			if o.view.takesDims(other.dims) && (g == nil || maps.Equal(g.dims, other.dims)) {
+			if o.view.takesDims(other.dims) {
 				add(other.find(start))
 			}
 		}

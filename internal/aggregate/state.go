@@ -72,6 +72,7 @@ type State struct {
 	unsure  bool              // counters that limits need may be missing: ensure them
 	seam    usage.Time        // end of the default period that was ensured
 	fresh   bool              // Start was called, and nothing was committed since
+	stale   []CounterRecord   // in the changelog, of no use any more
 	absent  map[string]string // clients looked up in vain, and the period
 
 	now       usage.Time // the clock, as of Begin
@@ -83,6 +84,7 @@ type State struct {
 	voids     dedupe // of event ids that were taken back, or are to be
 	timers    timers
 	periods   []*usage.Period           // of the default schedule, the last used first
+	schedules map[Scope]usage.Schedule  // of scopes, by kind and zone
 	expiries  map[usage.Time]usage.Time // of default counters, by the ends of their periods
 
 	open transaction
@@ -122,6 +124,7 @@ type transaction struct {
 	unsure   bool
 	seam     usage.Time
 	touched  bool
+	stale    int // records that it removes
 
 	misplaced int // clients first seen here that belong elsewhere
 }
@@ -137,6 +140,7 @@ func New(cfg Config, table *contracts.Table) *State {
 		terms:     table,
 		time:      usage.MinTime,
 		committed: Committed{Time: usage.MinTime},
+		schedules: map[Scope]usage.Schedule{},
 		expiries:  map[usage.Time]usage.Time{},
 		dedupe:    newDedupe(cfg.DedupeWindow, false),
 		voids:     newDedupe(cfg.DedupeWindow, true),
@@ -217,7 +221,7 @@ func (s *State) Committed(now usage.Time) {
 	s.dedupe.committed()
 	s.voids.committed()
 	s.timers.committed()
-	s.fresh = false
+	s.fresh, s.stale = false, s.stale[s.open.stale:]
 	s.committed = Committed{Position: s.position, Time: s.time, At: now}
 	s.next()
 }
@@ -243,7 +247,7 @@ func (s *State) Rollback() {
 		}
 	}
 	for _, l := range s.open.fading {
-		if l.fading = false; slices.Contains(l.client.limits, l) { // else it was made in the open transaction
+		if l.fading = false; l.client.hasLimit(l) { // else it was made in the open transaction
 			s.limits[l.id] = l
 		}
 	}
@@ -276,7 +280,7 @@ func (s *State) next() {
 	s.open = transaction{
 		id: s.open.id + 1, dirty: s.open.dirty[:0], limits: s.open.limits[:0], clients: s.open.clients[:0],
 		dying: s.open.dying[:0], fading: s.open.fading[:0], emits: s.open.emits[:0],
-		touched: s.fresh,
+		touched: s.fresh || len(s.stale) > 0,
 	}
 	s.mark()
 }

@@ -118,6 +118,7 @@ func (s *State) withdrawAll(c *client, change *contracts.Change) {
 		}
 		if moved && l.period.End != usage.MaxTime {
 			s.timers.limit(l.period.End, l)
+			s.keepUntil(l, s.expiryOfLimit(l))
 		}
 	}
 }

@@ -15,6 +15,7 @@ type timer struct {
 	at       usage.Time
 	limits   map[*limitState]struct{} // periods that end or begin
 	counters []*counter               // to be forgotten
+	told     []*limitState            // to be forgotten
 }
 
 // timers are due in the order of time. There are few: one for each end of a
@@ -73,6 +74,7 @@ func (t *timers) rollback() {
 	for _, f := range t.fired {
 		due := t.at(f.at)
 		due.counters = append(due.counters, f.counters...)
+		due.told = append(due.told, f.told...)
 		maps.Copy(due.limits, f.limits)
 	}
 	t.fired = t.fired[:0]
@@ -143,6 +145,9 @@ func (s *State) fire(due *timer, until usage.Time) {
 			s.expire(k)
 		}
 	}
+	for _, l := range due.told {
+		s.fade(l)
+	}
 }
 
 // compareLimits orders limits by client, contract id and place in the
@@ -169,27 +174,32 @@ func (s *State) placeOf(l *limitState) int {
 // beginning returns the state of l's limit in the period that begins when l's
 // ends, or nil.
 func (s *State) beginning(l *limitState) *limitState {
-	for _, other := range l.client.limits {
-		if other.sameLimit(l) && other.period.Start == l.period.End && !other.fading {
-			return other
-		}
+	if l.period.End == usage.MaxTime {
+		return nil
 	}
-	return nil
+	return s.inPeriod(l, l.period.End, func(other *limitState) bool { return other.period.Start == l.period.End })
 }
 
 // endedBefore tells whether the reset of the period before l's has already
 // said what limit-state is.
 func (s *State) endedBefore(l *limitState) bool {
-	return slices.ContainsFunc(l.client.limits, func(other *limitState) bool {
-		return other.sameLimit(l) && other.period.End == l.period.Start && other.closed
-	})
+	return l.period.Start != usage.MinTime && s.inPeriod(l, l.period.Start-1, func(other *limitState) bool {
+		return other.period.End == l.period.Start && other.closed
+	}) != nil
 }
 
-func (l *limitState) sameLimit(o *limitState) bool {
-	return l.id.contract == o.id.contract && l.id.limit == o.id.limit && l.id.dimensions == o.id.dimensions
+// inPeriod returns the state of l's limit in the period that at lies in, if it
+// is as wanted.
+func (s *State) inPeriod(l *limitState, at usage.Time, wanted func(*limitState) bool) *limitState {
+	id := l.id
+	id.period = s.scheduleOf(l.scope).At(at).ID
+	if other, ok := s.limits[id]; ok && !other.fading && wanted(other) {
+		return other
+	}
+	return nil
 }
 
-// expire lets go of a counter and of what limits told of it.
+// expire lets go of a counter.
 func (s *State) expire(k *counter) {
 	if at := s.expiry(k); at > s.time { // its period was cut anew since
 		s.timers.at(at).counters = append(s.timers.at(at).counters, k)
@@ -198,18 +208,51 @@ func (s *State) expire(k *counter) {
 	k.die()
 	s.open.dying = append(s.open.dying, k)
 	s.open.touched = true
-	dims := k.dims()
-	for _, l := range k.client.limits {
-		if !l.fading && s.tells(l, k, dims) {
-			l.fading = true
-			s.open.fading = append(s.open.fading, l)
-		}
+}
+
+// fade lets go of what a limit told in a period that need not be kept.
+func (s *State) fade(l *limitState) {
+	if l.fading || s.limits[l.id] != l {
+		return
+	}
+	if at := s.expiryOfLimit(l); at > s.time { // its period was cut anew since
+		s.keepUntil(l, at)
+		return
+	}
+	l.fading = true
+	s.open.fading = append(s.open.fading, l)
+	s.open.touched = true
+}
+
+// keepUntil lets l fade at that time, if there is one.
+func (s *State) keepUntil(l *limitState, at usage.Time) {
+	if at != usage.MaxTime {
+		due := s.timers.at(at)
+		due.told = append(due.told, l)
 	}
 }
 
-// tells tells whether l is what a limit has told of k, whose dimensions are
-// dims.
-func (s *State) tells(l *limitState, k *counter, dims map[string]string) bool {
-	return l.id.period == k.period.ID && l.scope == k.scope && l.meter == s.cfg.Catalog.Meters[k.meter].Name &&
-		len(l.where)+len(l.per) == len(dims) && maps.Equal(union(l.where, l.per), dims)
+// expiryOfLimit is expiry for what was told of a counter.
+func (s *State) expiryOfLimit(l *limitState) usage.Time {
+	return s.expiryOf(s.scheduleOf(l.scope), l.period.End)
+}
+
+// scheduleOf returns the schedule of a scope's counters.
+func (s *State) scheduleOf(scope Scope) usage.Schedule {
+	if scope.Default() {
+		return s.cfg.Catalog.Schedule
+	}
+	key := Scope{Kind: scope.Kind, Timezone: scope.Timezone}
+	schedule, ok := s.schedules[key]
+	if !ok {
+		var err error
+		if schedule, err = usage.NewSchedule(scope.Kind, scope.Timezone); err != nil { // a zone that has gone from the database
+			schedule = s.cfg.Catalog.Schedule
+		}
+		s.schedules[key] = schedule
+	}
+	if schedule.Kind == usage.Anniversary {
+		schedule.Anchor = scope.StartsAt
+	}
+	return schedule
 }
