@@ -82,6 +82,7 @@ type undoCounter struct {
 	before  counterValue
 	set     distinctMark
 	made    bool
+	elder   *counter // of a family's newest
 }
 
 // clientOf returns the client called name, made if need be.
@@ -179,9 +180,9 @@ func (s *State) make(c *client, meter int, own *ownScope, g *group, period *usag
 		k.set = newDistinct()
 	}
 	k.seed = s.seedFor(k)
-	k.join()
+	elder := k.join()
 	s.touch(k)
-	s.open.dirty[k.undo].made = true
+	s.open.dirty[k.undo].made, s.open.dirty[k.undo].elder = true, elder
 	s.attach(k)
 	if at := s.expiry(k); at != usage.MaxTime {
 		s.timers.at(at).counters = append(s.timers.at(at).counters, k)

@@ -137,12 +137,15 @@ func (f *family) each(yield func(*counter) bool) bool {
 	return true
 }
 
-// join makes k one of the counters of its slot.
-func (k *counter) join() {
+// join makes k one of the counters of its slot, and returns what was the newest
+// of its family's combinations before.
+func (k *counter) join() (elder *counter) {
 	k.slot().add(k)
 	if k.lives(1); k.group != nil {
+		elder = k.family().newest
 		k.family().newest = k
 	}
+	return elder
 }
 
 // die notes that k is to be forgotten, and revive that it is not.

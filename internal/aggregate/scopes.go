@@ -19,10 +19,40 @@ func (s *State) bindScope(c *client, t *term, since int64) {
 	if o.lead == 0 || o.cutOnly && o.to != contract.EndsAt || o.to < contract.EndsAt && o.to <= horizon {
 		// What came after the old end, or in periods that are only now cut, was
 		// passed over.
+		if o.to < contract.EndsAt && s.time >= o.to {
+			s.letGo(o, func(k *counter) bool { return k.period.End == o.to })
+		}
 		o.lead, o.since, o.asOf = horizon, since, max(s.time, s.birth.BoundaryTime)
 	}
 	o.schedule, o.live = t.limit.Schedule, true
 	o.from, o.to = contract.StartsAt, contract.EndsAt
+}
+
+// abandon lets go of the counters of c's own scopes that nothing in force needs
+// any more. They would miss what comes until a contract needs them again;
+// history will then be asked for all of it. Without history, what they have is
+// the best that is known.
+func (s *State) abandon(c *client) {
+	for _, o := range c.own {
+		if !o.live && !o.cutOnly {
+			s.letGo(o, func(k *counter) bool { return k.period.End > s.time })
+		}
+	}
+}
+
+// letGo forgets those counters of o that miss something which history has.
+func (s *State) letGo(o *ownScope, which func(*counter) bool) {
+	if !s.cfg.History {
+		return
+	}
+	o.each(func(k *counter) bool {
+		if !k.dying && which(k) {
+			k.die()
+			s.open.dying = append(s.open.dying, k)
+			s.open.touched = true
+		}
+		return true
+	})
 }
 
 // uncut tells whether at falls on the seam of two periods, or is no instant.

@@ -143,3 +143,58 @@ func TestLimitsWithOwnZones(t *testing.T) {
 	}, r.commit())
 	require.Equal(t, alerts.PeriodInfo{ID: "lifetime", Start: at(t, "01-01"), End: usage.MaxTime, Timezone: "UTC"}, r.told[3].Period)
 }
+
+// A limit's own counter that comes back after nothing needed it for a while is
+// asked for anew: what it had misses what came meanwhile.
+func TestOwnCountersThatComeBackAreSeededAnew(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.History = true
+	r := newRig(t, cfg)
+	r.state.Start(1000, r.clock)
+	answer := func(used int64) (asked int) {
+		var asks []aggregate.Ask
+		r.do(func(s *aggregate.State) { asks = s.TakeAsks() })
+		for _, a := range asks {
+			if a.Scope.Default() {
+				r.do(func(s *aggregate.State) { require.NoError(t, s.TakeSeed(a, nil)) })
+				continue
+			}
+			asked++
+			r.do(func(s *aggregate.State) {
+				require.NoError(t, s.TakeSeed(a, []aggregate.SeedTotal{
+					{Meter: "bytes", Events: 1, Quantity: usage.DecimalOf(used), First: a.Period.Start, Last: a.Period.Start},
+				}))
+			})
+		}
+		return asked
+	}
+	put := func(ends string) {
+		r.put("k", "acme", ends, limit("l", "10", `"period":"day","thresholds":["100%"]`))
+		r.taken()
+	}
+	put("")
+	r.use(ev{qty: "3"})
+	require.Equal(t, 1, answer(1))
+	r.commit()
+	r.remove("k")
+	r.use(ev{qty: "4"})
+	r.commit()
+	require.Len(t, r.totals("acme", "bytes"), 1, "the default counter alone")
+	put("")
+	r.use(ev{qty: "1"})
+	require.Equal(t, 1, answer(8))
+	require.Empty(t, r.commit(), "nine of ten")
+	r.use(ev{qty: "1"})
+	require.Equal(t, []string{"crossed k/l 2026-11-10 #1 [100%=10] 9..10 [100%] usage seeded"}, r.commit())
+
+	r.advance("11-10T14:00")
+	put(`"ends_at":"2026-11-10T13:00:00Z"`)
+	r.commit()
+	r.use(ev{qty: "5"})
+	r.commit()
+	put("")
+	require.Equal(t, 1, answer(15))
+	r.commit()
+	require.Contains(t, r.totals("acme", "bytes"), "{} 2026-11-10 15 of 1 own")
+}

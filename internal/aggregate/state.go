@@ -251,12 +251,15 @@ func (s *State) Rollback() {
 			s.limits[l.id] = l
 		}
 	}
-	for _, u := range s.open.dirty {
+	for _, u := range slices.Backward(s.open.dirty) {
 		u.counter.counterValue = u.before
 		if u.counter.set != nil {
 			u.counter.set = u.set.undo()
 		}
 		if u.made {
+			if u.counter.group != nil {
+				u.counter.family().newest = u.elder
+			}
 			s.forget(u.counter)
 		}
 	}

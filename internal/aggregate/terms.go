@@ -66,6 +66,7 @@ func (s *State) takeAll() {
 	for _, c := range concerned {
 		s.settleAll(c)
 		s.emitAll()
+		s.abandon(c)
 		s.ensure(c)
 	}
 	s.version, s.taken, s.unsure = version, true, false
@@ -92,6 +93,7 @@ func (s *State) take(c *client, list []*contracts.Contract, change *contracts.Ch
 	s.withdrawAll(c, change)
 	s.settleAll(c)
 	s.emitAll()
+	s.abandon(c)
 	s.ensure(c)
 }
 
