@@ -139,7 +139,8 @@ func TestCombinationsAreCountedApart(t *testing.T) {
 
 	view := r.state.View("acme", aggregate.Selection{Meter: "calls", Dimensions: map[string]string{"endpoint": "/b"}})
 	require.Len(t, view.Counters, 2, "of the default schedule, and of a limit's own")
-	require.Len(t, view.Limits, 1+1+3+1+2, "one for each value")
+	require.Len(t, view.Limits, 1+1+1+1+1)
+	require.Len(t, r.state.View("acme", aggregate.Selection{}).Limits, 1+1+3+1+2, "one for each value")
 }
 
 func TestBeyondTheBoundThereIsOneCombination(t *testing.T) {

@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/meterd/meterd/internal/contracts"
@@ -84,7 +85,9 @@ func (s *State) View(name string, sel Selection) View {
 		}
 	}
 	for i := range c.terms {
-		s.viewLimits(&v, c, &c.terms[i])
+		if t := &c.terms[i]; sel.Meter == "" || sel.Meter == t.limit.MeterName {
+			s.viewLimits(&v, c, t, sel)
+		}
 	}
 	for _, k := range v.Counters {
 		v.Complete = v.Complete && k.Seed.Complete()
@@ -100,14 +103,23 @@ func (s *State) View(name string, sel Selection) View {
 // meters than there are counters of in the selected period.
 func (s *State) awaits(c *client, sel Selection) bool {
 	for m := range c.slots {
-		for _, k := range c.slots[m].all() {
-			value, ok := s.valueOf(k)
-			if !ok || value.seed.Complete() {
-				continue
-			}
-			if k.period.ID == sel.Period || (sel.Period == "" || sel.Period == Previous) && k.period.Start <= s.committed.Time {
-				return true
-			}
+		if s.awaitsIn(&c.slots[m].slot, sel) {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitsIn tells whether a counter of l waits for an answer in the selected
+// period.
+func (s *State) awaitsIn(l *slot, sel Selection) bool {
+	for _, k := range l.all() {
+		value, ok := s.valueOf(k)
+		if !ok || value.seed.Complete() {
+			continue
+		}
+		if k.period.ID == sel.Period || (sel.Period == "" || sel.Period == Previous) && k.period.Start <= s.committed.Time {
+			return true
 		}
 	}
 	return false
@@ -126,14 +138,24 @@ func (o *ownScope) compare(p *ownScope) int {
 func (s *State) viewFamily(v *View, f *family, schedule usage.Schedule, own *ownScope, sel Selection) {
 	if own == nil || len(own.view.per) == 0 {
 		s.viewSlot(v, &f.slot, schedule, own, sel)
+	} else if s.awaitsIn(&f.slot, sel) {
+		v.Complete = false // combinations that are yet to be known
 	}
-	from := len(v.Counters)
-	for _, g := range f.list {
+	groups := slices.DeleteFunc(slices.Clone(f.list), func(g *group) bool { return !sel.takes(g.dims) })
+	for _, g := range inOrder(groups) {
 		s.viewSlot(v, &g.slot, schedule, own, sel)
 	}
-	slices.SortFunc(v.Counters[from:], func(a, b CounterView) int {
-		return cmp.Compare(canonical(a.Dimensions), canonical(b.Dimensions))
-	})
+}
+
+// inOrder returns the groups in the order of the canonical forms of their
+// dimensions.
+func inOrder(groups []*group) []*group {
+	forms := make(map[*group]string, len(groups))
+	for _, g := range groups {
+		forms[g] = canonical(g.dims)
+	}
+	slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(forms[a], forms[b]) })
+	return groups
 }
 
 // viewSlot adds the selected period of counters that differ in their period
@@ -226,7 +248,7 @@ func (s *State) viewCounter(k *counter, value counterValue) CounterView {
 
 // viewLimits adds a limit: once or, where values have it each for itself, for
 // every value that is known of.
-func (s *State) viewLimits(v *View, c *client, t *term) {
+func (s *State) viewLimits(v *View, c *client, t *term, sel Selection) {
 	at := max(s.committed.Time, t.contract.StartsAt)
 	if at >= t.contract.EndsAt {
 		at = t.contract.EndsAt - 1
@@ -236,27 +258,32 @@ func (s *State) viewLimits(v *View, c *client, t *term) {
 		v.Limits = append(v.Limits, s.viewLimit(c, t, period, nil))
 		return
 	}
-	seen := map[string]bool{}
-	from := len(v.Limits)
+	values := map[string]map[string]string{} // by their canonical form
 	for _, scope := range []Scope{{}, t.scope} {
 		f := c.family(t.limit.Meter, scope)
 		if f == nil || scope.Default() && !t.shared {
 			continue
 		}
 		for _, g := range f.list {
-			if g.over || !t.view.takesDims(g.dims) || !s.committedAny(g) {
-				continue
-			}
-			per := t.view.perOf(g.dims)
-			if id := canonical(per); !seen[id] {
-				seen[id] = true
-				v.Limits = append(v.Limits, s.viewLimit(c, t, period, per))
+			if !g.over && t.view.takesDims(g.dims) && sel.admits(g.dims) && s.committedAny(g) {
+				per := t.view.perOf(g.dims)
+				values[canonical(per)] = per
 			}
 		}
 	}
-	slices.SortFunc(v.Limits[from:], func(a, b LimitView) int {
-		return cmp.Compare(canonical(a.Dimensions), canonical(b.Dimensions))
-	})
+	for _, form := range slices.Sorted(maps.Keys(values)) {
+		v.Limits = append(v.Limits, s.viewLimit(c, t, period, values[form]))
+	}
+}
+
+// admits tells whether sel selects no other values of dims.
+func (sel *Selection) admits(dims map[string]string) bool {
+	for name, value := range dims {
+		if wanted, ok := sel.Dimensions[name]; ok && wanted != value {
+			return false
+		}
+	}
+	return true
 }
 
 // committedAny tells whether a counter of g was committed.

@@ -285,5 +285,6 @@ func (s *State) next() {
 		dying: s.open.dying[:0], fading: s.open.fading[:0], emits: s.open.emits[:0],
 		touched: s.fresh || len(s.stale) > 0,
 	}
+	s.timers.resume(s.time)
 	s.mark()
 }

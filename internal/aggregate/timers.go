@@ -23,7 +23,8 @@ type timer struct {
 type timers struct {
 	queue queue
 	byAt  map[usage.Time]*timer
-	fired []*timer // in the open transaction
+	fired []*timer   // in the open transaction
+	later []*counter // due, but beyond what the open transaction may forget
 }
 
 type queue []*timer
@@ -70,6 +71,15 @@ func (t *timers) due(now usage.Time) *timer {
 
 func (t *timers) committed() { t.fired = t.fired[:0] }
 
+// resume makes due, right after now, what had to wait for another transaction.
+func (t *timers) resume(now usage.Time) {
+	if len(t.later) > 0 {
+		due := t.at(now + 1)
+		due.counters = append(due.counters, t.later...)
+		t.later = nil
+	}
+}
+
 func (t *timers) rollback() {
 	for _, f := range t.fired {
 		due := t.at(f.at)
@@ -111,7 +121,7 @@ func (s *State) advance(at usage.Time) {
 		}
 		// What ends at an instant has ended by the time of that instant.
 		s.time = max(s.time, due.at)
-		s.fire(due, at)
+		s.fire(due)
 	}
 	s.time = max(s.time, at)
 	if s.time >= s.seam && s.cfg.History {
@@ -119,8 +129,8 @@ func (s *State) advance(at usage.Time) {
 	}
 }
 
-// fire does what is due on the way to the instant until.
-func (s *State) fire(due *timer, until usage.Time) {
+// fire does what is due.
+func (s *State) fire(due *timer) {
 	for _, l := range slices.SortedFunc(maps.Keys(due.limits), s.compareLimits) {
 		if l.fading || s.limits[l.id] != l {
 			continue
@@ -136,9 +146,8 @@ func (s *State) fire(due *timer, until usage.Time) {
 	}
 	for i, k := range due.counters {
 		if len(s.open.dying) >= maxDying {
-			rest := s.timers.at(until + 1) // soon, and not in this call
-			rest.counters = append(rest.counters, due.counters[i:]...)
-			due.counters = due.counters[:i]
+			s.timers.later = append(s.timers.later, due.counters[i:]...)
+			due.counters = due.counters[:i:i]
 			break
 		}
 		if !k.dying {

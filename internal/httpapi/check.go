@@ -63,7 +63,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q := question{client: request.Client, selection: aggregate.Selection{Meter: use.Meter}, body: body}
+	q := question{client: request.Client, selection: aggregate.Selection{Meter: use.Meter, Dimensions: s.allDimensions(use)}, body: body}
 	return s.atOwner(w, r, q, func(view aggregate.View, at asOf) (any, error) {
 		limits, err := s.applying(&view, use)
 		if err != nil {
@@ -168,6 +168,19 @@ type judged struct {
 	per      map[string]string
 	total    usage.Quantity
 	period   usage.Period
+}
+
+// allDimensions returns what use has of every dimension of its meter.
+func (s *Server) allDimensions(use *alerts.Use) map[string]string {
+	meter, err := s.meter(use.Meter)
+	if err != nil || len(meter.Dimensions) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(meter.Dimensions))
+	for _, d := range meter.Dimensions {
+		all[d.Name] = use.Dimensions[d.Name]
+	}
+	return all
 }
 
 // applying returns the limits in force that judge use, in the order of contract
