@@ -40,6 +40,9 @@ same.`,
 	f.Float64Var(&load.Duplicates, "duplicates", load.Duplicates, "`share` of events that repeat an earlier one")
 	f.Float64Var(&load.Undecodable, "undecodable", load.Undecodable, "`share` of records that are no events")
 	f.Float64Var(&load.Late, "late", load.Late, "`share` of events whose time lies back")
+	f.Float64Var(&load.Voids, "voids", load.Voids, "`share` of events that take back one written shortly before")
+	f.Float64Var(&load.Negative, "negative", load.Negative, "`share` of events whose quantity is below zero")
+	f.IntVar(&load.Dimensions, "dimensions", load.Dimensions, "`number` of endpoints (properties.endpoint); 0: a few, not in all events")
 	f.Float64Var(&load.SecondSchema, "second-schema", load.SecondSchema, "`share` of events written with a second schema")
 	f.IntVar(&load.Contracts, "contracts", load.Contracts, "`number` of clients that get a contract")
 	f.StringVar(&start, "start", "", "`time` (RFC 3339) of the first event; by default each event has the time at which it is written")
@@ -129,7 +132,7 @@ func (e *environment) printLoad(s loadgen.Summary, format string) error {
 	if format == outputJSON {
 		return e.writeJSON(s)
 	}
-	_, err := fmt.Fprintf(e.stdout, "%d events in %s (%.0f a second): %d duplicates, %d undecodable, %d late; %d contracts; the next event is %d\n",
-		s.Events, s.Took.Round(time.Millisecond), s.Rate(), s.Duplicates, s.Undecodable, s.Late, s.Contracts, s.Next)
+	_, err := fmt.Fprintf(e.stdout, "%d events in %s (%.0f a second): %d duplicates, %d undecodable, %d late, %d voids; %d contracts; the next event is %d\n",
+		s.Events, s.Took.Round(time.Millisecond), s.Rate(), s.Duplicates, s.Undecodable, s.Late, s.Voids, s.Contracts, s.Next)
 	return err
 }

@@ -111,8 +111,8 @@ func (e *environment) printReport(r verify.Report, found []string, format string
 		for _, text := range r.Unchecked {
 			fmt.Fprintln(e.stdout, "not checked:", text)
 		}
-		fmt.Fprintf(e.stdout, "%d records of %d partitions: %d counted, %d duplicates, %d that may be duplicates, %d ignored, %d dead letters; %d counters, %d limit events, %d HTTP answers; %d differences\n",
-			r.Records, r.Partitions, r.Counted, r.Duplicates, r.Doubtful, r.Ignored, r.DeadLettered, r.Counters, r.LimitEvents, r.Answers, r.Differences)
+		fmt.Fprintf(e.stdout, "%d records of %d partitions: %d counted, %d duplicates, %d voids, %d that may be either, %d ignored, %d dead letters; %d counters, %d limit events, %d HTTP answers; %d differences\n",
+			r.Records, r.Partitions, r.Counted, r.Duplicates, r.Voided, r.Doubtful, r.Ignored, r.DeadLettered, r.Counters, r.LimitEvents, r.Answers, r.Differences)
 	}
 	switch {
 	case r.Differences > 0:
@@ -138,7 +138,7 @@ func verifyConfig(cfg *config.Config) (verify.Config, error) {
 			Usage: cfg.Usage.Topic, Contracts: cfg.Contracts.Topic, Changelog: cfg.ChangelogTopic,
 			LimitEvents: cfg.LimitEvents.Topic, LimitState: cfg.LimitEvents.StateTopic, DeadLetters: cfg.DeadLetterTopic,
 		},
-		Catalog: &catalog, MeterMapped: cfg.Usage.Fields.Meter != "",
+		Catalog: &catalog, MeterMapped: cfg.Usage.Fields.Meter != "", VoidMapped: cfg.Usage.Fields.Void != "",
 		DedupeWindow: app.DedupeWindow(cfg),
 		MaxFuture:    cfg.Usage.MaxFuture.Duration(), AllowedLateness: cfg.Usage.AllowedLateness.Duration(),
 		DeadLetterUnknown: cfg.Usage.UnknownMeter == "dead_letter", KeepPeriods: cfg.State.KeepPeriods,

@@ -19,17 +19,44 @@ import (
 	"github.com/meterd/meterd/internal/loadgen"
 )
 
+// dimensionsConfig is jsonConfig with voids, and with meters of all kinds that
+// look at the properties of events.
+func dimensionsConfig(t *testing.T, brokers string) string {
+	t.Helper()
+	path := jsonConfig(t, brokers)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	text := string(content)
+	for old, changed := range map[string]string{
+		"usage: {format: json}": "usage: {format: json, fields: {void: is_void}}",
+		"meters: [{name: calls, aggregation: count}]": `meters:
+  - {name: calls, aggregation: count, group_by: [properties.endpoint], max_combinations: 50}
+  - {name: bytes, aggregation: sum, group_by: [properties.endpoint]}
+  - {name: eu, aggregation: sum, when: 'properties.region == "eu-west-1" && meter == "bytes"', group_by: [properties.plan]}
+  - {name: used, aggregation: unique, value: properties.endpoint, when: 'is_void == false'}
+  - {name: largest, aggregation: max, when: 'is_void == false && meter == "bytes"'}`,
+	} {
+		require.Contains(t, text, old)
+		text = strings.Replace(text, old, changed, 1)
+	}
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
 // TestVerify lets meterd count what loadgen writes, in two lives, and has the
 // result verified; then it plants a wrong limit event.
 func TestVerify(t *testing.T) {
 	t.Parallel()
 
-	path := jsonConfig(t, broker(t))
+	path := dimensionsConfig(t, broker(t))
 	cfg, err := config.Load(path, nil, nil)
 	require.NoError(t, err)
 	cluster := topicsFor(t, cfg)
 	ledgers := [2]string{filepath.Join(t.TempDir(), "1.jsonl"), filepath.Join(t.TempDir(), "2.jsonl")}
-	common := []string{"--config", path, "--clients", "200", "--duplicates", "0.02", "--undecodable", "0.01", "--late", "0.01"}
+	common := []string{
+		"--config", path, "--clients", "200", "--duplicates", "0.02", "--undecodable", "0.01", "--late", "0.01",
+		"--voids", "0.02", "--negative", "0.05", "--dimensions", "80",
+	}
 
 	meterdOK := func(args ...string) string {
 		status, stdout, stderr := meterd(nil, args...)

@@ -47,7 +47,7 @@ func newEncoder(ctx context.Context, g *Generator, t Target, registry Registrar)
 	for n := range e.clients {
 		e.clients[n] = ClientName(n)
 	}
-	for i := range t.Catalog.Meters {
+	for _, i := range t.meters() {
 		e.meters = append(e.meters, t.Catalog.Meters[i].Name)
 	}
 	if t.Format == schema.JSON {
@@ -120,6 +120,9 @@ var (
 	}
 )
 
+// endpointName is the place of the endpoint in names.
+const endpointName = 2
+
 // branches are the indices of what is written into the unions of the second
 // schema; all others have it second.
 const (
@@ -154,10 +157,12 @@ func (e *encoder) appendAvro(dst []byte, w *writer, ev *Event, at time.Time, h u
 			} else {
 				dst = binary.AppendVarint(dst, at.UnixMilli())
 			}
+		case voidPart:
+			dst = append(dst, boolOf(ev.Kind == Void))
 		case sourcePart:
-			dst = appendText(dst, sources[h>>8%uint64(len(sources))])
+			dst = appendText(dst, e.g.source(ev))
 		case propertiesPart:
-			dst = appendProperties(dst, h>>16)
+			dst = e.appendProperties(dst, ev)
 		case tracePart: // null: its branch is all
 		case labelsPart:
 			dst = append(appendText(append(dst, 2), "synthetic"), 0)
@@ -186,17 +191,77 @@ func appendText(dst []byte, s string) []byte {
 	return append(binary.AppendVarint(dst, int64(len(s))), s...)
 }
 
-// appendProperties appends a map of up to three names.
-func appendProperties(dst []byte, h uint64) []byte {
-	n := int(h & 3)
-	if n > 0 {
-		dst = binary.AppendVarint(dst, int64(n))
+func boolOf(b bool) byte {
+	if b {
+		return 1
 	}
-	for k := range n {
+	return 0
+}
+
+// source returns where an event says that it comes from: where the original
+// does.
+func (g *Generator) source(ev *Event) string {
+	return sources[g.hash(ev.Origin, forText)>>8%uint64(len(sources))]
+}
+
+// property is one of an event's properties.
+type property struct{ name, value string }
+
+// properties returns the properties of an event: up to three, and its endpoint
+// where there are so many. They are those of the original, as all of its
+// content is.
+func (g *Generator) properties(list []property, ev *Event) []property {
+	h := g.hash(ev.Origin, forText) >> 16
+	for k := range int(h & 3) {
 		f := (int(h>>2&3) + k) % len(names)
-		dst = appendText(appendText(dst, names[f]), values[f][h>>(4+2*k)&3])
+		if g.choose == nil || f != endpointName {
+			list = append(list, property{names[f], values[f][h>>(4+2*k)&3]})
+		}
+	}
+	if g.choose != nil {
+		list = append(list, property{names[endpointName], EndpointName(ev.Endpoint)})
+	}
+	return list
+}
+
+// endpoint returns the value of an event's endpoint, "" for none.
+func (g *Generator) endpoint(ev *Event) string {
+	var buf [len(names)]property
+	for _, p := range g.properties(buf[:0], ev) {
+		if p.name == names[endpointName] {
+			return p.value
+		}
+	}
+	return ""
+}
+
+// EndpointName returns the name of endpoint number n.
+func EndpointName(n int) string { return "/v1/" + strconv.Itoa(n) }
+
+// appendProperties appends a map.
+func (e *encoder) appendProperties(dst []byte, ev *Event) []byte {
+	var buf [len(names)]property
+	list := e.g.properties(buf[:0], ev)
+	if len(list) > 0 {
+		dst = binary.AppendVarint(dst, int64(len(list)))
+	}
+	for _, p := range list {
+		dst = appendText(appendText(dst, p.name), p.value)
 	}
 	return append(dst, 0)
+}
+
+func (e *encoder) appendPropertiesJSON(dst []byte, ev *Event) []byte {
+	var buf [len(names)]property
+	dst = append(dst, '{')
+	for i, p := range e.g.properties(buf[:0], ev) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(usage.AppendCanonicalString(dst, p.name), ':')
+		dst = usage.AppendCanonicalString(dst, p.value)
+	}
+	return append(dst, '}')
 }
 
 func (e *encoder) appendJSON(dst []byte, n *node, ev *Event, at time.Time, h uint64) []byte {
@@ -217,9 +282,11 @@ func (e *encoder) appendJSON(dst []byte, n *node, ev *Event, at time.Time, h uin
 		case timePart:
 			dst = strconv.AppendInt(dst, at.UnixMilli(), 10)
 		case sourcePart:
-			dst = usage.AppendCanonicalString(dst, sources[h>>8%uint64(len(sources))])
+			dst = usage.AppendCanonicalString(dst, e.g.source(ev))
+		case voidPart:
+			dst = strconv.AppendBool(dst, ev.Kind == Void)
 		default:
-			dst = append(dst, `{"synthetic":"yes"}`...)
+			dst = e.appendPropertiesJSON(dst, ev)
 		}
 	}
 	return append(dst, '}')

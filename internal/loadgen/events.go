@@ -15,16 +15,18 @@ const (
 	Late
 	Duplicate
 	Undecodable
+	Void
 )
 
 // Event is one event before it is written.
 type Event struct {
 	Kind     Kind
-	Origin   int64 // the event whose id and content this is; another one's for a duplicate
+	Origin   int64 // the event whose id and content this is; another one's for a duplicate or a void
 	Client   int
 	Meter    int
 	Quantity int64
 	Behind   time.Duration // how late it is
+	Endpoint int           // of Load.Dimensions
 }
 
 // Generator makes events. It never changes, so any number of goroutines may
@@ -34,18 +36,25 @@ type Generator struct {
 	meters int
 	shares []uint64 // of the kinds, as bounds of a hash
 	pick   *picker
+	choose *picker // of endpoints; nil: none
 }
 
 // NewGenerator returns the generator of a load on so many meters.
 func NewGenerator(load Load, meters int) *Generator {
 	g := &Generator{load: load, meters: meters, pick: newPicker(load.Clients, load.Zipf)}
+	if load.Dimensions > 0 {
+		g.choose = newPicker(load.Dimensions, endpointZipf)
+	}
 	sum := 0.0
-	for _, share := range []float64{load.Undecodable, load.Duplicates, load.Late} {
+	for _, share := range []float64{load.Undecodable, load.Duplicates, load.Late, load.Voids} {
 		sum += share
 		g.shares = append(g.shares, fraction(sum))
 	}
 	return g
 }
+
+// endpointZipf is the exponent of how use is spread over endpoints.
+const endpointZipf = 1.2
 
 // fraction returns the bound below which a share of all hashes lies.
 func fraction(share float64) uint64 {
@@ -73,6 +82,8 @@ const (
 	forLateness
 	forID
 	forText
+	forSign
+	forEndpoint
 )
 
 func (g *Generator) hash(i int64, purpose uint64) uint64 {
@@ -88,26 +99,33 @@ func (g *Generator) drawn(i int64) Kind {
 		return Duplicate
 	case h < g.shares[2]:
 		return Late
+	case h < g.shares[3]:
+		return Void
 	}
 	return Normal
 }
 
-// At returns event i. One that was drawn to be a duplicate, but whose original
-// would not be counted by itself, is a normal event.
+// At returns event i. One that was drawn to be a duplicate or a void, but whose
+// original would not be counted by itself, is a normal event.
 func (g *Generator) At(i int64) Event {
 	kind := g.drawn(i)
-	if kind == Duplicate {
-		original := i - 1 - int64(g.hash(i, forOriginal)%uint64(g.load.DuplicateWithin))
-		if original >= 0 {
-			if k := g.drawn(original); k == Normal || k == Late {
-				e := g.content(original, k)
-				e.Kind = Duplicate
-				return e
-			}
-		}
-		kind = Normal
+	var original int64
+	switch kind {
+	case Duplicate:
+		original = i - 1 - int64(g.hash(i, forOriginal)%uint64(g.load.DuplicateWithin))
+	case Void:
+		original = i - min(voidBehind, g.load.DuplicateWithin)
+	default:
+		return g.content(i, kind)
 	}
-	return g.content(i, kind)
+	if original >= 0 {
+		if k := g.drawn(original); k == Normal || k == Late {
+			e := g.content(original, k)
+			e.Kind = kind
+			return e
+		}
+	}
+	return g.content(i, Normal)
 }
 
 // content returns event i as an event of its own.
@@ -119,6 +137,12 @@ func (g *Generator) content(i int64, kind Kind) Event {
 		e.Meter++
 	}
 	e.Quantity = 1 + int64(g.hash(i, forQuantity)%1000)
+	if g.load.Negative > 0 && g.hash(i, forSign) < fraction(g.load.Negative) {
+		e.Quantity = -e.Quantity
+	}
+	if g.choose != nil {
+		e.Endpoint = g.choose.client(g.hash(i, forEndpoint))
+	}
 	if kind == Late && g.load.LateBy > 0 {
 		least := min(time.Minute, g.load.LateBy/2)
 		e.Behind = least + time.Duration(g.hash(i, forLateness)%uint64(g.load.LateBy-least+1))

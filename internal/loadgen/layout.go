@@ -21,6 +21,7 @@ const (
 	meterPart
 	quantityPart
 	timePart
+	voidPart
 	sourcePart
 	propertiesPart
 	tracePart  // of the second schema alone
@@ -59,7 +60,7 @@ func layout(m schema.Mapping) (*node, error) {
 		part part
 		path string
 	}{
-		{idPart, m.ID}, {clientPart, m.Client}, {meterPart, m.Meter}, {quantityPart, m.Quantity}, {timePart, m.Time},
+		{idPart, m.ID}, {clientPart, m.Client}, {meterPart, m.Meter}, {quantityPart, m.Quantity}, {timePart, m.Time}, {voidPart, m.Void},
 	} {
 		if f.path == "" {
 			continue
@@ -94,6 +95,12 @@ func (n *node) put(path []string, p part) error {
 		return errors.New("no event can be written with one field inside another")
 	}
 	return inner.put(path[1:], p)
+}
+
+// propertied tells whether events have properties, at the path of that name.
+func (n *node) propertied() bool {
+	p := n.find("properties")
+	return p != nil && p.part == propertiesPart
 }
 
 // extra adds a field whose name no mapped path begins with.
@@ -152,18 +159,18 @@ type avroRecord struct {
 var (
 	firstTypes = map[part]string{
 		idPart: `"string"`, clientPart: `"string"`, meterPart: `"string"`, quantityPart: `"long"`,
-		timePart:   `{"type":"long","logicalType":"timestamp-millis"}`,
+		timePart: `{"type":"long","logicalType":"timestamp-millis"}`, voidPart: `"boolean"`,
 		sourcePart: `"string"`, propertiesPart: `{"type":"map","values":"string"}`,
 	}
 	secondTypes = map[part]string{
 		idPart: `["null","string"]`, clientPart: `["string","null"]`, meterPart: `["null","string"]`,
 		quantityPart: `["null","long","string"]`,
-		timePart:     `["null",{"type":"long","logicalType":"timestamp-micros"}]`,
-		sourcePart:   `["null","string"]`, propertiesPart: `["null",{"type":"map","values":"string"}]`,
+		timePart:     `["null",{"type":"long","logicalType":"timestamp-micros"}]`, voidPart: `["null","boolean"]`,
+		sourcePart: `["null","string"]`, propertiesPart: `["null",{"type":"map","values":"string"}]`,
 		tracePart: `["null","bytes"]`, labelsPart: `{"type":"array","items":"string"}`,
 	}
-	firstDefaults  = map[part]string{sourcePart: `""`, propertiesPart: `{}`}
-	secondDefaults = map[part]string{sourcePart: `null`, propertiesPart: `null`, tracePart: `null`, labelsPart: `[]`}
+	firstDefaults  = map[part]string{voidPart: `false`, sourcePart: `""`, propertiesPart: `{}`}
+	secondDefaults = map[part]string{voidPart: `null`, sourcePart: `null`, propertiesPart: `null`, tracePart: `null`, labelsPart: `[]`}
 )
 
 // schemaText returns the Avro schema of n.

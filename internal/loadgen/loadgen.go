@@ -3,23 +3,29 @@
 //
 // Event i is a pure function of the seed, the shape of the load and i, so a
 // run can be repeated, and continued by one that begins where it ended. Some
-// events are duplicates of one a bounded distance behind, some are late, some
-// are no events at all; the rest has an id of its own. Each is written exactly
-// once within the life of the process, on the partition where the configured
-// partitioner puts its client.
+// events are duplicates of one a bounded distance behind, some take back one
+// that was written shortly before, some are late, some are no events at all;
+// the rest has an id of its own. Each is written exactly once within the life
+// of the process, on the partition where the configured partitioner puts its
+// client. Events name meters without a condition; those with one choose among
+// them.
 //
 // The Ledger of a run counts what the brokers have acknowledged. Its file has
 // one JSON object a line:
 //
 //	{"ledger":1,"complete":true,"seed":1,"first":0,"events":1000000}
-//	{"partition":0,"records":125000,"duplicates":61,"undecodable":24,"late":130}
-//	{"client":"client-9e3779b1","meter":"bytes_out","events":17,"quantity":"8211"}
+//	{"partition":0,"records":125000,"duplicates":61,"undecodable":24,"late":130,"voids":12}
+//	{"client":"client-9e3779b1","meter":"bytes_out","period":"2026-11","events":17,"quantity":"8211"}
+//	{"client":"client-9e3779b1","meter":"bytes_out","period":"2026-11","dimensions":{"endpoint":"/v1/items"},"events":3,"quantity":"1200"}
 //
 // The first line comes once. Where complete is false, an append has failed and
 // more may be on the topic than the ledger says. A partition's records are all
-// that were written to it, its duplicates and undecodable records included. A
-// client's events and quantity are without those two, and count whatever the
-// meter's aggregation is; the quantity is in the meter's unit.
+// that were written to it, its duplicates, undecodable records and voids
+// included. A client's events and quantity are without those three, and without
+// what the voids take back; they count whatever the meter's aggregation is, in
+// the default schedule's period of the event's time, and the quantity is in the
+// meter's unit. A line with dimensions is of one combination of a meter that
+// keeps apart the endpoint, and nothing else, of an event's properties.
 package loadgen
 
 import (
@@ -59,6 +65,12 @@ type Load struct {
 	Undecodable  float64
 	Late         float64
 	SecondSchema float64 // written with another schema, which is mapped as well
+	Voids        float64 // take back an event written shortly before; usage.fields.void must be mapped
+	Negative     float64 // have a quantity below zero
+
+	// Dimensions is how many endpoints there are among the properties of events,
+	// used by Zipf's law; 0: a few, not in all events.
+	Dimensions int
 
 	// DuplicateWithin is how many events a duplicate is behind its original at
 	// most. It has to be within the dedupe window.
@@ -89,6 +101,13 @@ func Default() Load {
 // maxClients bounds the table of clients to what memory bears.
 const maxClients = 50_000_000
 
+// maxDimensions bounds the endpoints, as each client may use all of them.
+const maxDimensions = 1_000_000
+
+// voidBehind is how many events a void is behind what it takes back. It is one
+// number, so that no event is taken back twice.
+const voidBehind = 500
+
 // Validate returns an error that names the first value that is wrong.
 func (l Load) Validate() error {
 	switch {
@@ -104,6 +123,8 @@ func (l Load) Validate() error {
 		return fmt.Errorf("zipf: %g is not from 0 to 10", l.Zipf)
 	case l.Contracts < 0 || l.Contracts > l.Clients:
 		return fmt.Errorf("contracts: %d is not from 0 to the number of clients", l.Contracts)
+	case l.Dimensions < 0 || l.Dimensions > maxDimensions:
+		return fmt.Errorf("dimensions: %d is not from 0 to %d", l.Dimensions, maxDimensions)
 	case l.DuplicateWithin < 1:
 		return fmt.Errorf("duplicate-within: %d is not above 0", l.DuplicateWithin)
 	case l.LateBy < 0:
@@ -115,14 +136,19 @@ func (l Load) Validate() error {
 		name  string
 		value float64
 	}{
-		{"duplicates", l.Duplicates}, {"undecodable", l.Undecodable}, {"late", l.Late}, {"second-schema", l.SecondSchema},
+		{"duplicates", l.Duplicates},
+		{"undecodable", l.Undecodable},
+		{"late", l.Late},
+		{"second-schema", l.SecondSchema},
+		{"voids", l.Voids},
+		{"negative", l.Negative},
 	} {
 		if !(share.value >= 0 && share.value <= 1) {
 			return fmt.Errorf("%s: %g is not from 0 to 1", share.name, share.value)
 		}
 	}
-	if l.Duplicates+l.Undecodable+l.Late > 1 {
-		return errors.New("duplicates, undecodable and late together are more than 1")
+	if l.Duplicates+l.Undecodable+l.Late+l.Voids > 1 {
+		return errors.New("duplicates, undecodable, late and voids together are more than 1")
 	}
 	return nil
 }
@@ -133,11 +159,21 @@ func (t Target) Validate() error {
 	switch {
 	case t.Topic == "" || t.Partitions < 1 || t.Partitioner == nil:
 		return errors.New("usage topic, its partitions or its partitioner is missing")
-	case len(t.Catalog.Meters) == 0:
-		return errors.New("meters: there are none to write events of")
-	case t.Mapping.Void != "":
-		return errors.New("usage.fields.void: no such events can be written")
+	case len(t.meters()) == 0:
+		return errors.New("meters: there are none without a condition to write events of")
 	}
 	_, err := layout(t.Mapping)
 	return err
+}
+
+// meters returns the places in the catalog of the meters that events name:
+// those without a condition.
+func (t Target) meters() []int {
+	var list []int
+	for i := range t.Catalog.Meters {
+		if t.Catalog.Meters[i].When == nil {
+			list = append(list, i)
+		}
+	}
+	return list
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"testing"
 	"time"
@@ -69,12 +70,20 @@ func catalog(t *testing.T) *usage.Catalog {
 	t.Helper()
 	schedule, err := usage.NewSchedule(usage.Month, "UTC")
 	require.NoError(t, err)
-	return &usage.Catalog{Schedule: schedule, Meters: []usage.Meter{
+	return &usage.Catalog{Schedule: schedule, Paths: []string{"properties.endpoint"}, Meters: []usage.Meter{
 		{Name: "api_calls", Aggregation: usage.Count},
-		{Name: "bytes_out", Aggregation: usage.Sum},
+		{Name: "errors", Aggregation: usage.Count, When: never{}},
+		{Name: "bytes_out", Aggregation: usage.Sum, Dimensions: []usage.Dimension{{Name: "endpoint"}}},
 		{Name: "gb \"hours\"", Aggregation: usage.Sum, Decimals: 6},
 	}}
 }
+
+// never holds of no event.
+type never struct{}
+
+func (never) Holds([]usage.Value) (bool, error) { return false, nil }
+
+func (never) String() string { return "false" }
 
 func target(t *testing.T) loadgen.Target {
 	t.Helper()
@@ -98,6 +107,7 @@ func handle(t *testing.T, target loadgen.Target, r schema.Registry) *schema.Hand
 	t.Helper()
 	cfg := schema.DefaultDecoderConfig()
 	cfg.Format, cfg.Mapping, cfg.UnknownPause = target.Format, target.Mapping, time.Millisecond
+	cfg.Mapping.Fields = target.Catalog.Paths
 	d, err := schema.NewDecoder(cfg, r, zaptest.NewLogger(t), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return d.Handle()
@@ -105,13 +115,21 @@ func handle(t *testing.T, target loadgen.Target, r schema.Registry) *schema.Hand
 
 // recount is what a naive reader makes of the records.
 type recount struct {
+	schedule   usage.Schedule
 	totals     map[loadgen.Key]loadgen.Total
+	endpoints  map[loadgen.EndpointKey]loadgen.Total // of bytes_out
+	counted    map[string]string                     // what each event is counted as, by client and id
+	voids      map[string]bool
 	partitions map[int32]loadgen.Tally
 	seen       map[string]bool
 }
 
-func newRecount() *recount {
-	return &recount{totals: map[loadgen.Key]loadgen.Total{}, partitions: map[int32]loadgen.Tally{}, seen: map[string]bool{}}
+func newRecount(t *testing.T) *recount {
+	t.Helper()
+	return &recount{
+		schedule: catalog(t).Schedule, endpoints: map[loadgen.EndpointKey]loadgen.Total{}, counted: map[string]string{}, voids: map[string]bool{},
+		totals: map[loadgen.Key]loadgen.Total{}, partitions: map[int32]loadgen.Tally{}, seen: map[string]bool{},
+	}
 }
 
 func (c *recount) add(t *testing.T, h *schema.Handle, partition int32, value []byte, at usage.Time) usage.Event {
@@ -129,35 +147,59 @@ func (c *recount) add(t *testing.T, h *schema.Handle, partition int32, value []b
 	}
 	require.NoError(t, err)
 	id := string(ev.Client) + "/" + string(ev.ID)
-	if len(ev.ID) > 0 && c.seen[id] {
-		tally.Duplicates++
-		return ev
-	}
-	c.seen[id] = true
-	if ev.Time < at {
-		tally.Late++
-	}
 	q, ok := ev.Quantity.Quantity(0)
 	require.True(t, ok)
-	k := loadgen.Key{Client: string(ev.Client), Meter: string(ev.Meter)}
-	total := c.totals[k]
-	c.totals[k] = loadgen.Total{Events: total.Events + 1, Quantity: total.Quantity + int64(q)}
+	content := fmt.Sprintf("%s %d at %s %v", ev.Meter, q, ev.Time, ev.Fields)
+	one := loadgen.Total{Events: 1, Quantity: int64(q)}
+	switch {
+	case ev.Void:
+		tally.Voids++
+		require.Equal(t, c.counted[id], content, "a void is what it takes back")
+		require.False(t, c.voids[id], "nothing is taken back twice")
+		c.voids[id] = true
+		one = loadgen.Total{Events: -1, Quantity: -int64(q)}
+	case len(ev.ID) > 0 && c.seen[id]:
+		tally.Duplicates++
+		return ev
+	case ev.Time < at:
+		tally.Late++
+	}
+	c.seen[id], c.counted[id] = true, content
+	k := loadgen.Key{Client: string(ev.Client), Meter: string(ev.Meter), Period: c.schedule.At(ev.Time).ID}
+	addTo(c.totals, k, one)
+	if k.Meter == "bytes_out" {
+		addTo(c.endpoints, loadgen.EndpointKey{Key: k, Endpoint: string(ev.Fields[0].Text)}, one)
+	}
 	return ev
+}
+
+// addTo adds to a total; one of nothing is none.
+func addTo[K comparable](totals map[K]loadgen.Total, k K, one loadgen.Total) {
+	total := loadgen.Total{Events: totals[k].Events + one.Events, Quantity: totals[k].Quantity + one.Quantity}
+	if totals[k] = total; total == (loadgen.Total{}) {
+		delete(totals, k)
+	}
 }
 
 func TestLedgerIsWhatIsWritten(t *testing.T) {
 	t.Parallel()
 
 	nested := schema.Mapping{ID: "head.id", Client: "who.account.name", Meter: "meter", Quantity: "what.amount", Time: "head.at"}
+	usual := schema.DefaultDecoderConfig().Mapping
+	voided := usual
+	voided.Void = "is_void"
 	tests := map[string]struct {
-		format  schema.Format
-		mapping schema.Mapping
+		format     schema.Format
+		mapping    schema.Mapping
+		dimensions int
 	}{
-		"avro with the usual fields":  {schema.Avro, schema.DefaultDecoderConfig().Mapping},
-		"avro with nested fields":     {schema.Avro, nested},
-		"JSON with the usual fields":  {schema.JSON, schema.DefaultDecoderConfig().Mapping},
-		"JSON with nested fields":     {schema.JSON, nested},
-		"the names of the two extras": {schema.Avro, schema.Mapping{ID: "source", Client: "properties.client", Meter: "trace", Quantity: "labels"}},
+		"avro with the usual fields":        {schema.Avro, usual, 0},
+		"avro with nested fields":           {schema.Avro, nested, 0},
+		"avro with voids and endpoints":     {schema.Avro, voided, 50},
+		"JSON with the usual fields":        {schema.JSON, usual, 0},
+		"JSON with nested fields":           {schema.JSON, nested, 0},
+		"JSON with voids and few endpoints": {schema.JSON, voided, 0},
+		"the names of the two extras":       {schema.Avro, schema.Mapping{ID: "source", Client: "properties.client", Meter: "trace", Quantity: "labels"}, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -169,12 +211,16 @@ func TestLedgerIsWhatIsWritten(t *testing.T) {
 			if tt.mapping.Time == "" {
 				l.Late = 0
 			}
+			if l.Dimensions = tt.dimensions; tt.mapping.Void != "" {
+				l.Voids, l.Negative = 0.02, 0.1
+				l.Start = time.Date(2026, 6, 30, 23, 30, 0, 0, time.UTC) // a period ends halfway
+			}
 			summary, err := loadgen.Run(t.Context(), l, to, loadgen.Parts{Appender: kept, Registry: schemas, Ledger: &file})
 			require.NoError(t, err)
 			require.Equal(t, l.Events, summary.Events)
 			require.Equal(t, l.Events, summary.Next)
 
-			counted, h := newRecount(), handle(t, to, schemas)
+			counted, h := newRecount(t), handle(t, to, schemas)
 			for _, m := range kept.messages {
 				require.Equal(t, to.Partitioner(m.Key, partitions), m.Partition)
 				ev := counted.add(t, h, m.Partition, m.Value, usage.TimeOf(m.Timestamp))
@@ -187,6 +233,11 @@ func TestLedgerIsWhatIsWritten(t *testing.T) {
 			require.Equal(t, counted.totals, ledger.Totals)
 			require.Equal(t, counted.partitions, ledger.Partitions)
 			require.Equal(t, l.Events, ledger.Events)
+			require.Equal(t, summary.Voids > 0, tt.mapping.Void != "")
+			if tt.mapping.Client == usual.Client {
+				require.Equal(t, counted.endpoints, ledger.Endpoints)
+				require.NotEmpty(t, ledger.Endpoints)
+			}
 			require.Positive(t, summary.Duplicates)
 			require.Positive(t, summary.Undecodable)
 		})
@@ -215,7 +266,7 @@ func TestRunOnKafka(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 20, summary.Contracts)
 
-	counted, h := newRecount(), handle(t, to, schemas)
+	counted, h := newRecount(t), handle(t, to, schemas)
 	for p := range int32(partitions) {
 		_, err := cluster.Read(t.Context(), usageTopic, p, kafka.Earliest, kafka.Latest, func(b kafka.Batch) error {
 			for _, r := range b.Records {
@@ -236,7 +287,7 @@ func TestRunOnKafka(t *testing.T) {
 			c, err := contracts.Parse(r.Key, r.Value, r.Offset, to.Catalog)
 			require.NoError(t, err)
 			for _, limit := range c.Limits {
-				total := ledger.Totals[loadgen.Key{Client: c.Client, Meter: limit.MeterName}]
+				total := used(ledger, c.Client, &limit)
 				amount := usage.DecimalOf(total.Quantity)
 				if to.Catalog.Meters[limit.Meter].Aggregation == usage.Count {
 					amount = usage.DecimalOf(total.Events)
@@ -254,6 +305,31 @@ func TestRunOnKafka(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, crossed)
 	require.Less(t, crossed, limits)
+}
+
+// used returns what a limit is about: the endpoint used most, where it is about
+// each of them.
+func used(ledger *loadgen.Ledger, client string, limit *contracts.Limit) (total loadgen.Total) {
+	if len(limit.Where)+len(limit.Per) == 0 {
+		for k, t := range ledger.Totals {
+			if k.Client == client && k.Meter == limit.MeterName {
+				total.Events, total.Quantity = total.Events+t.Events, total.Quantity+t.Quantity
+			}
+		}
+		return total
+	}
+	endpoints := map[string]loadgen.Total{}
+	for k, t := range ledger.Endpoints {
+		if k.Client == client && k.Meter == limit.MeterName && (len(limit.Per) > 0 || limit.Where["endpoint"] == k.Endpoint) {
+			addTo(endpoints, k.Endpoint, t)
+		}
+	}
+	for _, t := range endpoints {
+		if t.Quantity > total.Quantity {
+			total = t
+		}
+	}
+	return total
 }
 
 func TestRunCanBeContinued(t *testing.T) {
@@ -280,7 +356,7 @@ func TestRunCanBeContinued(t *testing.T) {
 	require.NoError(t, err)
 
 	require.Len(t, parts.messages, len(whole.messages))
-	counted, h := newRecount(), handle(t, to, schemas)
+	counted, h := newRecount(t), handle(t, to, schemas)
 	for i, m := range parts.messages {
 		require.Equal(t, whole.messages[i].Key, m.Key)
 		require.Equal(t, whole.messages[i].Partition, m.Partition)
@@ -291,7 +367,7 @@ func TestRunCanBeContinued(t *testing.T) {
 	b, err := loadgen.ReadLedger(&second)
 	require.NoError(t, err)
 	for k, total := range b.Totals {
-		a.Totals[k] = loadgen.Total{Events: a.Totals[k].Events + total.Events, Quantity: a.Totals[k].Quantity + total.Quantity}
+		addTo(a.Totals, k, total)
 	}
 	require.Equal(t, counted.totals, a.Totals)
 }
@@ -353,7 +429,7 @@ func TestClientNamesDiffer(t *testing.T) {
 func TestSecondSchemaIsCompatible(t *testing.T) {
 	t.Parallel()
 
-	for _, mapping := range []schema.Mapping{schema.DefaultDecoderConfig().Mapping, {Client: "a.b.c", ID: "a.b.id", Time: "a.at"}} {
+	for _, mapping := range []schema.Mapping{schema.DefaultDecoderConfig().Mapping, {Client: "a.b.c", ID: "a.b.id", Time: "a.at", Void: "a.void"}} {
 		schemas, to, l := &registry{}, target(t), load()
 		to.Mapping, l.Events = mapping, 1
 		_, err := loadgen.Run(t.Context(), l, to, loadgen.Parts{Appender: &memory{}, Registry: schemas})
@@ -414,6 +490,9 @@ func TestValidate(t *testing.T) {
 		"more than all":         {func(l *loadgen.Load) { l.Duplicates = 1.5 }, "duplicates"},
 		"more than all at once": {func(l *loadgen.Load) { l.Duplicates, l.Late = 0.6, 0.6 }, "together"},
 		"a span from nowhere":   {func(l *loadgen.Load) { l.Start = time.Time{} }, "span"},
+		"a share below 0":       {func(l *loadgen.Load) { l.Voids = -0.1 }, "voids"},
+		"more than all below 0": {func(l *loadgen.Load) { l.Negative = 1.1 }, "negative"},
+		"too many endpoints":    {func(l *loadgen.Load) { l.Dimensions = 1_000_001 }, "dimensions"},
 		"too many contracts":    {func(l *loadgen.Load) { l.Contracts = 501 }, "contracts"},
 	}
 	for name, tt := range tests {
@@ -435,7 +514,6 @@ func TestTargetsThatCannotBeWritten(t *testing.T) {
 		"two fields at one path":      {Client: "a", ID: "a"},
 		"a field inside another":      {Client: "a", ID: "a.b"},
 		"a name that Avro lacks":      {Client: "a-b"},
-		"voids":                       {Client: "a", ID: "b", Void: "c"},
 		"no client":                   {ID: "a"},
 		"another field inside a leaf": {ID: "a", Client: "a.b"},
 	} {
@@ -447,6 +525,15 @@ func TestTargetsThatCannotBeWritten(t *testing.T) {
 			require.Error(t, to.Validate())
 		})
 	}
+}
+
+func TestVoidsNeedTheirField(t *testing.T) {
+	t.Parallel()
+
+	l := load()
+	l.Voids = 0.1
+	_, err := loadgen.Run(t.Context(), l, target(t), loadgen.Parts{Appender: &memory{}, Registry: &registry{}})
+	require.ErrorContains(t, err, "usage.fields.void")
 }
 
 func TestRateIsKept(t *testing.T) {
@@ -473,7 +560,7 @@ func TestUnmappedMeterCountsOnAll(t *testing.T) {
 	require.NoError(t, err)
 	clients := maps.Clone(ledger.Totals)
 	for k, total := range clients {
-		require.Equal(t, ledger.Totals[loadgen.Key{Client: k.Client, Meter: "api_calls"}], total)
+		require.Equal(t, ledger.Totals[loadgen.Key{Client: k.Client, Meter: "api_calls", Period: k.Period}], total)
 		require.Equal(t, total.Events, total.Quantity)
 	}
 }

@@ -31,6 +31,7 @@ type Summary struct {
 	Duplicates  int64         `json:"duplicates"`
 	Undecodable int64         `json:"undecodable"`
 	Late        int64         `json:"late"`
+	Voids       int64         `json:"voids"`
 	Contracts   int           `json:"contracts"`
 	Took        time.Duration `json:"took_ns"`
 	Next        int64         `json:"next_event"` // where a continuation begins
@@ -61,12 +62,15 @@ func Run(ctx context.Context, load Load, target Target, parts Parts) (Summary, e
 	if err := errors.Join(load.Validate(), target.Validate()); err != nil {
 		return Summary{}, fmt.Errorf("load: %w", err)
 	}
-	g := NewGenerator(load, len(target.Catalog.Meters))
+	if load.Voids > 0 && target.Mapping.Void == "" {
+		return Summary{}, errors.New("load: voids: usage.fields.void is not mapped")
+	}
+	g := NewGenerator(load, len(target.meters()))
 	e, err := newEncoder(ctx, g, target, parts.Registry)
 	if err != nil {
 		return Summary{}, err
 	}
-	r := &run{load: load, target: target, parts: parts, g: g, e: e, book: newBook(load, target)}
+	r := &run{load: load, target: target, parts: parts, g: g, e: e, book: newBook(g, target)}
 	if err := r.contracts(ctx); err != nil {
 		return r.summary, err
 	}
@@ -88,7 +92,8 @@ type run struct {
 	g       *Generator
 	e       *encoder
 	book    *book
-	homes   []home // by client
+	homes   []home                // by client
+	times   [voidBehind]time.Time // of the last events, by their number
 	summary Summary
 }
 
@@ -99,6 +104,7 @@ func (r *run) sum() Summary {
 		s.Duplicates += t.Duplicates
 		s.Undecodable += t.Undecodable
 		s.Late += t.Late
+		s.Voids += t.Voids
 	}
 	return s
 }
@@ -137,6 +143,7 @@ func (r *run) place() {
 type chunk struct {
 	messages []kafka.Message
 	events   []Event
+	times    []time.Time // of the events
 	arena    []byte
 }
 
@@ -185,7 +192,7 @@ func (r *run) append(ctx context.Context, messages []kafka.Message) error {
 
 func (r *run) acknowledged(c *chunk) {
 	for i := range c.events {
-		r.book.add(&c.events[i], written(r.target, &c.events[i]), c.messages[i].Partition)
+		r.book.add(&c.events[i], c.times[i], written(r.target, &c.events[i]), c.messages[i].Partition)
 		r.summary.Bytes += int64(len(c.messages[i].Key) + len(c.messages[i].Value))
 	}
 	if r.parts.Progress != nil {
@@ -220,7 +227,7 @@ func (r *run) due(ctx context.Context, began time.Time, next int64) int64 {
 
 // fill makes the events from number first on.
 func (r *run) fill(c *chunk, first, count int64) {
-	c.messages, c.events, c.arena = c.messages[:0], c.events[:0], c.arena[:0]
+	c.messages, c.events, c.times, c.arena = c.messages[:0], c.events[:0], c.times[:0], c.arena[:0]
 	now := time.Now()
 	live := r.load.Start.IsZero()
 	for i := first; i < first+count; i++ {
@@ -230,12 +237,20 @@ func (r *run) fill(c *chunk, first, count int64) {
 			at = r.timeOf(i)
 		}
 		eventTime := at
-		if ev.Kind == Duplicate && !live {
+		if ev.Origin != i && !live {
 			eventTime = r.timeOf(ev.Origin) // as the original had it
 		}
+		eventTime = eventTime.Add(-ev.Behind)
+		if ev.Kind == Void && ev.Origin >= r.load.First {
+			eventTime = r.times[ev.Origin%voidBehind]
+		}
+		r.times[i%voidBehind] = eventTime
+		if r.target.Mapping.Time == "" {
+			eventTime = at
+		}
 		from := len(c.arena)
-		c.arena = r.e.append(c.arena, i, &ev, eventTime.Add(-ev.Behind))
-		c.events = append(c.events, ev)
+		c.arena = r.e.append(c.arena, i, &ev, eventTime)
+		c.events, c.times = append(c.events, ev), append(c.times, eventTime)
 		to := &r.homes[ev.Client]
 		c.messages = append(c.messages, kafka.Message{
 			Topic: r.target.Topic, Partition: to.partition, Key: to.key,

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/kafka"
 	"github.com/meterd/meterd/internal/schema"
@@ -24,12 +26,16 @@ type audit struct {
 	differences []Difference
 	handle      *schema.Handle
 	course      course
-	window      *window
+	window      *window // ids that were counted
+	voided      *window // ids that were taken back, or were to be
+	takes       []take
+	into        []*counter
 	clients     map[string]*client
 	periods     []*usage.Period // of the default schedule, the last used first
 	met         map[string]bool // keys of the changelog's counters
 	tally       Report
 	unreadable  int64                     // records that are no events
+	unvoided    int64                     // voids that are dead letters
 	lost        map[ledgerKey]ledgerTotal // dead-lettered for their time or size
 	buffer      []byte
 
@@ -40,7 +46,7 @@ type audit struct {
 
 // lateScope is how much came before an own counter was made.
 type lateScope struct {
-	records int64
+	records int
 	loose   bool // that cannot be known
 }
 
@@ -73,14 +79,18 @@ func (a *audit) recount(ctx context.Context) error {
 	a.unmet()
 	a.compareCounters()
 	a.finishScripts()
+	a.compareStanding()
 	a.compareLimits()
+	a.compareMarks()
 	return nil
 }
 
 // read is one reading of the usage topic.
 func (a *audit) read(ctx context.Context) error {
-	a.differences, a.tally, a.unreadable, a.lost = nil, Report{}, 0, map[ledgerKey]ledgerTotal{}
-	a.handle, a.window = a.parts.Decoder.Handle(), newWindow(a.cfg.DedupeWindow)
+	a.differences, a.tally, a.lost = nil, Report{}, map[ledgerKey]ledgerTotal{}
+	a.unreadable, a.unvoided = 0, 0
+	a.handle = a.parts.Decoder.Handle()
+	a.window, a.voided = newWindow(a.cfg.DedupeWindow), newWindow(a.cfg.DedupeWindow)
 	a.course = course{points: a.kept.points}
 	a.clients, a.met, a.periods = map[string]*client{}, map[string]bool{}, nil
 	a.events.rewind()
@@ -137,22 +147,22 @@ func (a *audit) record(r *kafka.Record) error {
 		a.refused(r.Offset, l, reason)
 		return nil
 	}
-	takers := a.takers(&ev)
-	if len(takers) == 0 {
+	takes, reason := a.takers(&ev, r.Offset)
+	switch {
+	case reason != "":
+		a.tally.DeadLettered++
+		a.unreadable++
+		a.refused(r.Offset, l, reason)
+		return nil
+	case len(takes) == 0:
 		a.unknown(r.Offset, l)
 		return nil
+	case ev.Void && (len(ev.ID) == 0 || a.cfg.DedupeWindow == 0): // nothing to know the event by
+		a.tally.DeadLettered++
+		a.refused(r.Offset, l, usage.MissingField)
+		return nil
 	}
-	return a.event(r, &ev, takers, m, l)
-}
-
-// takers returns the meters that an event counts on.
-func (a *audit) takers(ev *usage.Event) []int {
-	if !a.cfg.MeterMapped {
-		return a.meters
-	}
-	if i := a.cfg.Catalog.Find(string(ev.Meter)); i >= 0 {
-		return a.meters[i : i+1]
-	}
+	a.event(r, &ev, takes, m, l)
 	return nil
 }
 
@@ -168,95 +178,154 @@ func (a *audit) unknown(offset int64, l *letter) {
 	}
 }
 
+// arrival is an event that meters take, and when it came.
+type arrival struct {
+	record  *kafka.Record
+	event   *usage.Event
+	takes   []take
+	moment  moment
+	period  *usage.Period // of the default schedule
+	counted verdict       // whether its id was counted within the window
+	voided  verdict       // whether it was taken back within the window
+}
+
 // event goes on with an event that a meter takes.
-func (a *audit) event(r *kafka.Record, ev *usage.Event, takers []int, m moment, l *letter) error {
-	sure := true
-	if len(ev.ID) > 0 {
-		id, buf := idOf(a.buffer, ev.Client, ev.ID)
-		a.buffer = buf
-		verdict := a.window.judge(id, m)
-		if verdict == duplicate {
-			a.tally.Duplicates++
-			if l != nil {
-				a.mistaken(r.Offset, l, "the event is a duplicate")
-			}
-			return nil
+func (a *audit) event(r *kafka.Record, ev *usage.Event, takes []take, m moment, l *letter) {
+	v := &arrival{record: r, event: ev, takes: takes, moment: m, period: a.periodOf(ev.Time)}
+	id, named := xxh3.Uint128{}, len(ev.ID) > 0
+	if named {
+		id, a.buffer = idOf(a.buffer, ev.Client, ev.ID)
+		v.counted, v.voided = a.window.judge(id, m), a.voided.judge(id, m)
+	}
+	switch {
+	case v.voided == duplicate || v.counted == duplicate && !ev.Void:
+		a.tally.Duplicates++
+		if l != nil {
+			a.mistaken(r.Offset, l, "the event is a duplicate")
 		}
-		sure = verdict == fresh
-		defer func() {
-			if l == nil {
-				a.window.claim(id, m, sure)
-			}
-		}()
+	case l != nil:
+		a.buried(ev, takes)
+		a.plausible(v, l)
+	case r.Offset >= a.letters.from && a.impossible(v) != "":
+		a.unburied(v)
+	case ev.Void:
+		a.takeBack(v)
+		a.voided.claim(id, m, v.voided == fresh)
+	default:
+		sure := v.counted == fresh && v.voided == fresh
+		if sure {
+			a.tally.Counted++
+		} else {
+			a.tally.Doubtful++
+		}
+		a.count(v, sure)
+		if named {
+			a.window.claim(id, m, sure)
+		}
 	}
-	period := a.periodOf(ev.Time)
-	if l != nil {
-		a.tally.DeadLettered++
-		a.lose(ev, takers)
-		a.plausible(r, ev, takers, m, l, period)
-		return nil
+}
+
+// unburied demands the dead letter of an event that could not be counted. If
+// it may be a duplicate, it was one.
+func (a *audit) unburied(v *arrival) {
+	if v.voided == doubtful || v.counted == doubtful && !v.event.Void {
+		a.tally.Duplicates++
+		return
 	}
-	if why := a.impossible(r, ev, m, period); why != "" && r.Offset >= a.letters.from {
-		a.tally.DeadLettered++
-		a.lose(ev, takers)
-		a.differ(DeadLetter, offsetKey(r.Offset), "is missing, the record is %s", why)
-		return nil
-	}
-	if !sure {
-		a.tally.Doubtful++
+	a.buried(v.event, v.takes)
+	a.differ(DeadLetter, offsetKey(v.record.Offset), "is missing, the record is %s", a.impossible(v))
+}
+
+// takeBack counts a void: what it says is subtracted if its id was counted,
+// and remembered if not.
+func (a *audit) takeBack(v *arrival) {
+	if v.voided == fresh {
+		a.tally.Voided++
 	} else {
-		a.tally.Counted++
+		a.tally.Doubtful++
 	}
-	a.count(r, ev, takers, m, period, sure)
-	return nil
+	if v.counted == fresh {
+		a.lose(v.event, v.takes)
+		return
+	}
+	a.count(v, v.voided == fresh && v.counted == duplicate)
 }
 
 // plausible checks a dead letter whose reason depends on the clock or on
 // totals.
-func (a *audit) plausible(r *kafka.Record, ev *usage.Event, takers []int, m moment, l *letter, period *usage.Period) {
+func (a *audit) plausible(v *arrival, l *letter) {
+	ev, m, stamp := v.event, v.moment, usage.Time(v.record.Timestamp)
+	wrong := ""
 	switch l.reason {
 	case usage.Future:
-		if ev.Time <= usage.Time(r.Timestamp).Add(a.cfg.MaxFuture) || ev.Time <= max(m.lo, m.since).Add(a.cfg.MaxFuture) {
-			a.mistaken(r.Offset, l, "the event's time is not ahead")
+		if ev.Time <= stamp.Add(a.cfg.MaxFuture) || ev.Time <= max(m.lo, m.since).Add(a.cfg.MaxFuture) {
+			wrong = "the event's time is not ahead"
 		}
 	case usage.TooLate:
-		if period.End == usage.MaxTime || m.hi < period.End.Add(a.cfg.AllowedLateness) {
-			a.mistaken(r.Offset, l, "the event's period had not ended for so long")
+		if v.period.End == usage.MaxTime || m.hi < v.period.End.Add(a.cfg.AllowedLateness) {
+			wrong = "the event's period had not ended for so long"
+		}
+	case usage.NotUndoable:
+		if !ev.Void || a.undoable(v.takes) {
+			wrong = "the event takes nothing back that cannot be undone"
 		}
 	case usage.Overflow:
-		if a.fits(ev, takers) {
-			a.mistaken(r.Offset, l, "the quantity and the totals fit")
+		switch {
+		case ev.Void && v.counted == fresh:
+			wrong = "the void takes nothing back"
+		case a.fits(v):
+			wrong = "the quantity and the totals fit"
 		}
 	default:
-		a.mistaken(r.Offset, l, "the event can be counted")
+		wrong = "the event can be counted"
+	}
+	if wrong != "" {
+		a.mistaken(v.record.Offset, l, wrong)
 	}
 }
 
 // impossible returns the reason for which an event was to be a dead letter
 // whatever the clock was, or "".
-func (a *audit) impossible(r *kafka.Record, ev *usage.Event, m moment, period *usage.Period) usage.Reason {
-	ahead := a.cfg.MaxFuture
+func (a *audit) impossible(v *arrival) usage.Reason {
+	ev, m, ahead := v.event, v.moment, a.cfg.MaxFuture
 	switch {
-	case ev.Time > usage.Time(r.Timestamp).Add(ahead) && m.until != usage.MaxTime && ev.Time > (m.until+skew).Add(ahead):
+	case ev.Time > usage.Time(v.record.Timestamp).Add(ahead) && m.until != usage.MaxTime && ev.Time > (m.until+skew).Add(ahead):
 		return usage.Future
-	case period.End != usage.MaxTime && m.lo >= period.End.Add(a.cfg.AllowedLateness):
+	case v.period.End != usage.MaxTime && m.lo >= v.period.End.Add(a.cfg.AllowedLateness):
 		return usage.TooLate
-	case !a.holds(ev):
+	case ev.Void && !a.undoable(v.takes):
+		return usage.NotUndoable
+	case !quantified(v.takes) && (!ev.Void || v.counted == duplicate):
 		return usage.Overflow
 	}
 	return ""
 }
 
-// lose notes an event that the ledger has and no counter.
-func (a *audit) lose(ev *usage.Event, takers []int) {
+// buried notes an event that is a dead letter.
+func (a *audit) buried(ev *usage.Event, takes []take) {
+	a.tally.DeadLettered++
+	if ev.Void {
+		a.unvoided++
+	}
+	a.lose(ev, takes)
+}
+
+// lose notes an event that the ledger has and no counter. A void is off the
+// ledger whatever became of what it takes back.
+func (a *audit) lose(ev *usage.Event, takes []take) {
 	if a.ledger == nil {
 		return
 	}
 	q, _ := ev.Quantity.Quantity(0)
-	for _, m := range takers {
-		k := ledgerKey{string(ev.Client), m}
-		t := a.lost[k]
-		a.lost[k] = ledgerTotal{t.events + 1, t.quantity + int64(q)}
+	lost := ledgerTotal{1, int64(q)}
+	if ev.Void {
+		lost = ledgerTotal{-1, -int64(q)}
+	}
+	for i := range takes {
+		for _, k := range a.ledgerKeys(string(ev.Client), &takes[i], a.periodOf(ev.Time).ID) {
+			t := a.lost[k]
+			a.lost[k] = ledgerTotal{t.events + lost.events, t.quantity + lost.quantity}
+		}
 	}
 }
 
@@ -275,14 +344,19 @@ func (a *audit) periodOf(at usage.Time) *usage.Period {
 // expired tells whether a counter need no longer be kept: the configured number
 // of periods and the allowed lateness have passed since its period's end.
 func (a *audit) expired(scope aggregate.Scope, period *usage.Period) bool {
+	return a.kept.position.Time >= a.expiry(scope, period)
+}
+
+// expiry returns when a counter need no longer be kept.
+func (a *audit) expiry(scope aggregate.Scope, period *usage.Period) usage.Time {
 	if period.End == usage.MaxTime {
-		return false
+		return usage.MaxTime
 	}
 	schedule := a.cfg.Catalog.Schedule
 	if !scope.Default() {
 		var err error
 		if schedule, err = usage.NewSchedule(scope.Kind, scope.Timezone); err != nil {
-			return false
+			return usage.MaxTime
 		}
 		schedule.Anchor = scope.StartsAt
 	}
@@ -292,7 +366,7 @@ func (a *audit) expired(scope aggregate.Scope, period *usage.Period) bool {
 			end = schedule.At(end).End
 		}
 	}
-	return a.kept.position.Time >= max(end, period.End.Add(a.cfg.AllowedLateness))
+	return max(end, period.End.Add(a.cfg.AllowedLateness))
 }
 
 // sumUp adds what was found to the report and to the ledger's account.
@@ -300,6 +374,7 @@ func (a *audit) sumUp() {
 	a.report.Records += a.tally.Records
 	a.report.Counted += a.tally.Counted
 	a.report.Duplicates += a.tally.Duplicates
+	a.report.Voided += a.tally.Voided
 	a.report.Ignored += a.tally.Ignored
 	a.report.DeadLettered += a.tally.DeadLettered
 	a.report.Doubtful += a.tally.Doubtful

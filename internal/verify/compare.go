@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/meterd/meterd/internal/aggregate"
@@ -11,8 +12,8 @@ import (
 func (a *audit) compareCounters() {
 	for k := range a.counters {
 		if k.record == nil {
-			if k.events > 0 && !k.loose && (k.scope.Default() || k.sure) && !a.expired(k.scope, &k.period) {
-				a.differ(Counter, k.key, "is missing, %d events add up to %s", k.events, k.total.Format(a.cfg.Catalog.Meters[k.meter].Decimals))
+			if k.own > 0 && !k.loose && (k.scope.Default() || k.sure) && !a.expired(k.scope, &k.period) {
+				a.differ(Counter, k.key, "is missing, %d events add up to %s", k.events, k.total.Format(k.decimals))
 			}
 			continue
 		}
@@ -20,6 +21,7 @@ func (a *audit) compareCounters() {
 			a.differ(Counter, k.key, "%s", problem)
 		}
 	}
+	a.compareCombinations()
 }
 
 // wrong returns what the changelog has wrong of k, or "".
@@ -33,54 +35,105 @@ func (a *audit) wrong(k *counter) string {
 		return a.wrongLoose(k)
 	case r.Period != k.period:
 		return fmt.Sprintf("its period is %s to %s, must be %s to %s", r.Period.Start, r.Period.End, k.period.Start, k.period.End)
-	case k.scope.Default() && r.Seed.State != aggregate.SeedNone && r.Seed.Boundary != a.kept.position.Boundary:
-		return fmt.Sprintf("its seed's boundary is %d, the partition's %d", r.Seed.Boundary, a.kept.position.Boundary)
+	case k.scope.Default() && r.Seed.State != aggregate.SeedNone && r.Seed.Boundary != a.boundaryOf(meter.Name):
+		return fmt.Sprintf("its seed's boundary is %d, the meter's %d", r.Seed.Boundary, a.boundaryOf(meter.Name))
 	case !r.Seed.Complete() && (r.Seed.Usage != 0 || r.Seed.Events != 0):
 		return fmt.Sprintf("its seed is %s and yet has %d events", r.Seed.State, r.Seed.Events)
 	}
 	if len(k.doubts) > 0 {
-		if !k.explains(r.Total, r.Events) {
+		if !k.explains(r.Total, r.Events, k.doubts) {
 			return fmt.Sprintf("total is %s of %d events, recomputed %s of %d and %d that may be duplicates",
 				show(r.Total), r.Events, show(k.total), k.events, len(k.doubts))
 		}
 		return ""
 	}
 	switch {
-	case r.Total != k.total || r.Events != k.events:
+	case !k.right(r) || r.Events != k.events:
 		return fmt.Sprintf("total is %s of %d events, recomputed %s of %d", show(r.Total), r.Events, show(k.total), k.events)
-	case r.Seed.Events == 0 && (r.First != k.first || r.Last != k.last):
+	case r.Seed.Events == 0 && (!a.cfg.VoidMapped || !k.waits()) && (r.First != k.first || r.Last != k.last):
 		return fmt.Sprintf("first and last event are %s and %s, recomputed %s and %s", r.First, r.Last, k.first, k.last)
 	case r.First > k.first || r.Last < k.last:
 		return fmt.Sprintf("first and last event are %s and %s, but events of %s and %s were counted", r.First, r.Last, k.first, k.last)
 	}
-	return ""
+	return k.wrongSet()
 }
 
 func (a *audit) wrongLoose(k *counter) string {
-	if len(k.doubts) == 0 && k.record.Events == k.events && k.record.Total != k.total {
+	if k.adds && !k.undone && len(k.doubts) == 0 && k.record.Events == k.events && k.record.Total != k.total && !k.spill && len(k.dimensions) == 0 {
 		return fmt.Sprintf("total is %d of %d events, recomputed %d", k.record.Total, k.events, k.total)
 	}
 	return ""
 }
 
-// maxDoubts bounds the records that are tried in all combinations.
-const maxDoubts = 16
+// wrongSet returns what is wrong with the set of distinct values that the
+// changelog has, or "". An exact set is a zero and the values' hashes; what a
+// sketch has in it cannot be told.
+func (k *counter) wrongSet() string {
+	set := k.record.Distinct
+	switch {
+	case k.kind != usage.Unique:
+		if len(set) > 0 {
+			return fmt.Sprintf("it has a set of %d bytes, of a meter that counts no distinct values", len(set))
+		}
+		return ""
+	case len(set) == 0 || set[0] != 0:
+		if len(set) == 0 && len(k.values) > 0 || len(set) > 0 && !k.murky && !k.estimated() {
+			return fmt.Sprintf("it has no exact set of %d distinct values", len(k.values))
+		}
+		return ""
+	}
+	have := map[uint64]bool{}
+	for rest := set[1:]; len(rest) >= 8; rest = rest[8:] {
+		have[binary.BigEndian.Uint64(rest)] = true
+	}
+	for value := range k.values {
+		if !have[value] {
+			return "its set lacks a distinct value that was counted"
+		}
+	}
+	if !k.murky && len(have) != len(k.values) {
+		return fmt.Sprintf("its set has %d distinct values, recomputed %d", len(have), len(k.values))
+	}
+	return ""
+}
 
-// explains tells whether some of the doubtful records make the difference.
-func (k *counter) explains(total usage.Quantity, events int64) bool {
-	if len(k.doubts) > maxDoubts {
-		return events >= k.events && events <= k.events+int64(len(k.doubts))
+// compareCombinations demands that the combinations of a period are the total,
+// as far as that must be so whatever the bound of combinations was.
+func (a *audit) compareCombinations() {
+	type place struct {
+		client, meter, period string
 	}
-	for some := range uint(1) << len(k.doubts) {
-		sum, n := k.total, k.events
-		for i, q := range k.doubts {
-			if some>>i&1 == 1 {
-				sum, n = sum+q, n+1
-			}
+	type amount struct {
+		events int64
+		total  usage.Quantity
+		known  bool
+	}
+	wholes, parts := map[place]*counter{}, map[place]amount{}
+	for k := range a.counters {
+		meter := &a.cfg.Catalog.Meters[k.meter]
+		if !k.scope.Default() || len(meter.Dimensions) == 0 || !additive(meter) {
+			continue
 		}
-		if sum == total && n == events {
-			return true
+		at := place{k.client.name, meter.Name, k.period.ID}
+		if len(k.dimensions) == 0 {
+			wholes[at] = k
+			continue
+		}
+		sum, ok := parts[at]
+		sum.known = (sum.known || !ok) && k.record != nil && k.record.Seed.Complete()
+		if k.record != nil {
+			sum.events, sum.total = sum.events+k.record.Events, sum.total+k.record.Total
+		}
+		parts[at] = sum
+	}
+	for at, sum := range parts {
+		k := wholes[at]
+		if k == nil || k.record == nil || !sum.known || !k.record.Seed.Complete() || !k.client.slots[k.meter].loose {
+			continue // each of the combinations was compared by itself
+		}
+		if sum.events != k.record.Events || sum.total != k.record.Total {
+			a.differ(Counter, k.key, "total is %s of %d events, its combinations add up to %s of %d",
+				k.record.Total.Format(k.decimals), k.record.Events, sum.total.Format(k.decimals), sum.events)
 		}
 	}
-	return false
 }

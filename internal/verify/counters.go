@@ -6,52 +6,59 @@ import (
 	"slices"
 
 	"github.com/meterd/meterd/internal/aggregate"
-	"github.com/meterd/meterd/internal/kafka"
 	"github.com/meterd/meterd/internal/usage"
 )
 
 // client is what a partition must have of one client.
 type client struct {
 	name   string
-	slots  [][]*counter // default counters by meter, the last used first
+	slots  []*family // default counters, by meter
 	terms  []*term
 	scopes []*ownScope
 }
 
-// ownScope has the counters of limits that cut time in their own way.
+// ownScope has the counters of limits that cut time or take dimensions in
+// their own way.
 type ownScope struct {
-	scope    aggregate.Scope
-	meter    int
-	terms    []*term // that use it, of all revisions
-	counters []*counter
+	family
+	scope aggregate.Scope
+	terms []*term           // that use it, of all revisions
+	where map[string]string // nil: nothing is required
+	per   []int             // dimensions of the meter whose values are counted apart, by their place in it
 }
 
 // counter is a counter as it must be.
 type counter struct {
-	client *client
-	meter  int
-	scope  aggregate.Scope
-	period usage.Period
-	key    string                   // of the changelog
-	record *aggregate.CounterRecord // nil: the changelog has none
+	client     *client
+	meter      int
+	scope      aggregate.Scope
+	dimensions map[string]string // nil: the total
+	period     usage.Period
+	key        string                   // of the changelog
+	record     *aggregate.CounterRecord // nil: the changelog has none
 
-	total       usage.Quantity // with the seed
-	events      int64
-	first, last usage.Time
+	sum
+	doubts []doubt // records that may be duplicates
 
-	behind  int64            // records that came before it was made
-	sure    bool             // a record came when it must have been there
-	loose   bool             // the contract's revisions leave open what it takes
-	orphan  bool             // nothing counts in it
-	blind   bool             // its seed is not known, for the changelog has it no longer
-	late    bool             // a record may have come after the period's end
-	fell    bool             // a record was negative
-	doubts  []usage.Quantity // records that may be duplicates
+	anchor  bool // it sums up what its scope counts apart, and no limit judges it
+	spill   bool // it has what is beyond the bound of combinations
+	behind  int  // records that came before it was made
+	early   []doubt
+	since   span // event times of what came when it was made for sure
+	sure    bool // a record came when it must have been there
+	loose   bool // what it takes is left open, by the contract's revisions or the bound of combinations
+	orphan  bool // nothing counts in it
+	blind   bool // its seed is not known, for the changelog has it no longer
+	late    bool // a record may have come after the period's end
+	fell    bool // a record took the total down
+	undone  bool // a record was a void
 	watches []*watch
 }
 
 // exact tells whether the running total is known at every record.
-func (k *counter) exact() bool { return !k.loose && !k.blind && len(k.doubts) == 0 }
+func (k *counter) exact() bool {
+	return !k.loose && !k.blind && !k.murky && !k.estimated() && len(k.doubts) == 0
+}
 
 // seed returns what the changelog says of the counter's history.
 func (k *counter) seed() aggregate.Seed {
@@ -71,22 +78,81 @@ func (a *audit) clientOf(name []byte) *client {
 	if c, ok := a.clients[string(name)]; ok {
 		return c
 	}
-	c := &client{name: string(name), slots: make([][]*counter, len(a.cfg.Catalog.Meters))}
+	c := &client{name: string(name), slots: make([]*family, len(a.cfg.Catalog.Meters))}
 	a.clients[c.name] = c
+	for i := range c.slots {
+		c.slots[i] = &family{client: c, meter: i}
+	}
 	for _, t := range a.deals.terms[c.name] {
 		c.terms = append(c.terms, t)
-		standard := t.limit.Schedule.Equal(a.cfg.Catalog.Schedule)
-		if standard && a.uncut(t.contract.StartsAt) && a.uncut(t.contract.EndsAt) {
+		if t.common(a.cfg.Catalog) && a.uncut(t.contract.StartsAt) && a.uncut(t.contract.EndsAt) {
 			continue
 		}
-		i := slices.IndexFunc(c.scopes, func(o *ownScope) bool { return o.scope == t.scope() && o.meter == t.limit.Meter })
-		if i < 0 {
-			i = len(c.scopes)
-			c.scopes = append(c.scopes, &ownScope{scope: t.scope(), meter: t.limit.Meter})
+		o := c.scope(t.scope(), t.limit.Meter)
+		if o == nil {
+			o = a.newScope(c, t.scope(), t.limit.Meter, t.limit.Where, t.limit.Per)
 		}
-		c.scopes[i].terms = append(c.scopes[i].terms, t)
+		o.terms = append(o.terms, t)
 	}
+	for _, o := range c.scopes {
+		o.loose = a.deals.unsteady(o.terms)
+	}
+	a.inherit(c)
 	return c
+}
+
+// inherit notes the combinations that history may have brought before any
+// event did.
+func (a *audit) inherit(c *client) {
+	for _, r := range a.kept.inherited[c.name] {
+		meter := a.cfg.Catalog.Find(r.Meter)
+		if meter < 0 || !a.dimensioned(meter, r.Dimensions) {
+			continue
+		}
+		f, o := c.slots[meter], c.scope(r.Scope, meter)
+		if o != nil {
+			f = &o.family
+		} else if !r.Scope.Default() {
+			continue
+		}
+		if values, apart, spill := a.apart(meter, o, r.Dimensions); apart && !spill {
+			f.keep(values, a.expiry(r.Scope, &r.Period), true) // for sure as soon as an event is of it
+		}
+	}
+}
+
+func (c *client) scope(scope aggregate.Scope, meter int) *ownScope {
+	for _, o := range c.scopes {
+		if o.scope == scope && o.meter == meter {
+			return o
+		}
+	}
+	return nil
+}
+
+func (a *audit) newScope(c *client, scope aggregate.Scope, meter int, where map[string]string, per []string) *ownScope {
+	o := &ownScope{scope: scope, family: family{client: c, meter: meter}}
+	if len(where) > 0 {
+		o.where = where
+	}
+	for i, d := range a.cfg.Catalog.Meters[meter].Dimensions {
+		if slices.Contains(per, d.Name) {
+			o.per = append(o.per, i)
+		}
+	}
+	c.scopes = append(c.scopes, o)
+	return o
+}
+
+// takes tells whether an event with these values of the meter's dimensions is
+// one of the scope's.
+func (o *ownScope) takes(meter *usage.Meter, values []string) bool {
+	for i, d := range meter.Dimensions {
+		if want, ok := o.where[d.Name]; ok && want != values[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // uncut tells whether an instant is where two default periods meet, or none.
@@ -94,197 +160,44 @@ func (a *audit) uncut(at usage.Time) bool {
 	return at == usage.MaxTime || at == usage.MinTime || a.cfg.Catalog.Schedule.At(at).Start == at
 }
 
-// standard returns the default counter of a period, made if need be.
-func (a *audit) standard(c *client, meter int, period *usage.Period) *counter {
-	slot := c.slots[meter]
-	for i, k := range slot {
-		if k.period.ID == period.ID {
-			slot[0], slot[i] = k, slot[0]
-			return k
-		}
-	}
-	k := a.newCounter(c, meter, aggregate.Scope{}, *period)
-	c.slots[meter] = append(slot, k)
-	return k
-}
-
-// own returns the counter of a limit's scope that an event of time at counts
-// in, made if need be, or nil.
-func (a *audit) own(c *client, o *ownScope, at usage.Time) *counter {
-	var period usage.Period
-	taken, loose := false, false
+// ownPeriod returns the period of a scope that an event of time at counts in,
+// and false where it counts in none.
+func (a *audit) ownPeriod(o *ownScope, at usage.Time) (period usage.Period, taken bool) {
 	for _, t := range o.terms {
-		loose = loose || !t.sole
-		if p, ok := t.own(at, a.cfg.Catalog.Schedule); ok {
+		if p, ok := t.own(at, a.cfg.Catalog); ok {
 			period, taken = p, true
 		}
 	}
-	if !taken {
-		return nil
-	}
-	for _, k := range o.counters {
-		if k.period.ID == period.ID {
-			return k
-		}
-	}
-	k := a.newCounter(c, o.meter, o.scope, period)
-	late := a.late[k.key]
-	k.loose, k.behind = loose || late.loose, late.records
-	o.counters = append(o.counters, k)
-	return k
+	return period, taken
 }
 
-func (a *audit) newCounter(c *client, meter int, scope aggregate.Scope, period usage.Period) *counter {
-	k := &counter{client: c, meter: meter, scope: scope, period: period, first: usage.MaxTime, last: usage.MinTime}
-	r := aggregate.CounterRecord{Client: c.name, Meter: a.cfg.Catalog.Meters[meter].Name, Scope: scope, Period: period}
+// newCounter makes the counter of a scope, dimensions and period. It belongs
+// to the caller to put it where it is found again.
+func (a *audit) newCounter(c *client, meter int, scope aggregate.Scope, dimensions map[string]string, period usage.Period) *counter {
+	k := &counter{client: c, meter: meter, scope: scope, dimensions: dimensions, period: period, sum: newSum(&a.cfg.Catalog.Meters[meter])}
+	k.since.first, k.since.last = k.first, k.last
+	r := aggregate.CounterRecord{Client: c.name, Meter: a.cfg.Catalog.Meters[meter].Name, Scope: scope, Dimensions: dimensions, Period: period}
 	a.buffer = r.AppendCounterKey(a.buffer[:0])
 	k.key = string(a.buffer)
 	k.record = a.kept.counters[k.key]
 	k.blind = k.record == nil && a.cfg.History
 	if k.record != nil {
 		a.met[k.key] = true
-		k.total, k.events = k.record.Seed.Usage, k.record.Seed.Events
+		k.begin(k.record.Seed)
 	}
-	a.watch(k)
 	return k
-}
-
-// delta returns what an event adds to a meter, and false where that does not
-// fit.
-func (a *audit) delta(meter int, ev *usage.Event) (usage.Quantity, bool) {
-	m := &a.cfg.Catalog.Meters[meter]
-	if m.Aggregation == usage.Count {
-		return usage.DecimalOf(1).Quantity(m.Decimals)
-	}
-	return ev.Quantity.Quantity(m.Decimals)
-}
-
-// holds tells whether the quantity fits every meter that takes the event.
-func (a *audit) holds(ev *usage.Event) bool {
-	for _, m := range a.takers(ev) {
-		if _, ok := a.delta(m, ev); !ok {
-			return false
-		}
-	}
-	return true
-}
-
-// fits tells whether all totals can take the event.
-func (a *audit) fits(ev *usage.Event, takers []int) bool {
-	if !a.holds(ev) {
-		return false
-	}
-	c := a.clientOf(ev.Client)
-	for _, m := range takers {
-		delta, _ := a.delta(m, ev)
-		for _, k := range a.targets(c, m, ev.Time) {
-			for _, total := range []usage.Quantity{k.total, k.total - k.seed().Usage} { // the seed may have come later
-				if _, ok := total.Add(delta); !ok {
-					return false
-				}
-			}
-		}
-	}
-	return true
-}
-
-// targets returns the counters that an event counts in.
-func (a *audit) targets(c *client, meter int, at usage.Time) []*counter {
-	list := []*counter{a.standard(c, meter, a.periodOf(at))}
-	for _, o := range c.scopes {
-		if o.meter == meter {
-			if k := a.own(c, o, at); k != nil {
-				list = append(list, k)
-			}
-		}
-	}
-	return list
-}
-
-// count adds an event to the counters that take it. Where it may be a
-// duplicate, it is not added but noted.
-func (a *audit) count(r *kafka.Record, ev *usage.Event, takers []int, m moment, period *usage.Period, sure bool) {
-	c := a.clientOf(ev.Client)
-	for _, meter := range takers {
-		delta, _ := a.delta(meter, ev)
-		k := a.standard(c, meter, period)
-		if a.overflows(r, k, delta) {
-			return
-		}
-		a.add(k, r, ev, delta, m, sure)
-		for _, o := range c.scopes {
-			if o.meter == meter {
-				a.addOwn(c, o, r, ev, delta, m, sure)
-			}
-		}
-	}
-}
-
-func (a *audit) overflows(r *kafka.Record, k *counter, delta usage.Quantity) bool {
-	if _, ok := k.total.Add(delta); ok || !k.exact() {
-		return false
-	}
-	a.refused(r.Offset, nil, usage.Overflow)
-	return true
-}
-
-// addOwn adds an event to a limit's own counter, if it reached that.
-func (a *audit) addOwn(c *client, o *ownScope, r *kafka.Record, ev *usage.Event, delta usage.Quantity, m moment, sure bool) {
-	k := a.own(c, o, ev.Time)
-	if k == nil {
-		return
-	}
-	if k.period.End != usage.MaxTime {
-		end := k.period.End.Add(a.cfg.AllowedLateness)
-		if m.lo >= end {
-			return // left out: too long past
-		}
-		sure = sure && m.hi < end
-	}
-	switch seed := k.seed(); {
-	case seed.State != aggregate.SeedNone:
-		if r.Offset < seed.Boundary {
-			return
-		}
-	default:
-		inForce := slices.ContainsFunc(o.terms, func(t *term) bool { return a.kept.sure(t.written, m) })
-		k.sure = k.sure || inForce
-		if k.behind > 0 && !inForce {
-			k.behind--
-			return
-		}
-	}
-	a.add(k, r, ev, delta, m, sure)
-}
-
-func (a *audit) add(k *counter, r *kafka.Record, ev *usage.Event, delta usage.Quantity, m moment, sure bool) {
-	k.late, k.fell = k.late || m.hi >= k.period.End, k.fell || delta < 0
-	if !sure {
-		k.doubts = append(k.doubts, delta)
-		a.judge(k, r, ev, delta, m)
-		return
-	}
-	if total, ok := k.total.Add(delta); ok {
-		k.total = total
-	}
-	k.events++
-	k.first, k.last = min(k.first, ev.Time), max(k.last, ev.Time)
-	a.judge(k, r, ev, delta, m)
 }
 
 // counters yields every counter that must be, in the order of keys.
 func (a *audit) counters(yield func(*counter) bool) {
 	for _, name := range slices.Sorted(maps.Keys(a.clients)) {
 		c := a.clients[name]
-		for _, slot := range c.slots {
-			for _, k := range slices.SortedFunc(slices.Values(slot), func(a, b *counter) int { return cmp.Compare(a.key, b.key) }) {
-				if !yield(k) {
-					return
-				}
-			}
-		}
+		families := slices.Clone(c.slots)
 		for _, o := range c.scopes {
-			for _, k := range o.counters {
+			families = append(families, &o.family)
+		}
+		for _, f := range families {
+			for _, k := range slices.SortedFunc(slices.Values(f.list), func(a, b *counter) int { return cmp.Compare(a.key, b.key) }) {
 				if !yield(k) {
 					return
 				}
@@ -305,14 +218,43 @@ func (a *audit) lateScopes() map[string]lateScope {
 		case k.record == nil && a.expired(k.scope, &k.period):
 			late[k.key] = lateScope{loose: true}
 		case k.record == nil && !k.sure:
-			late[k.key] = lateScope{records: k.events + int64(len(k.doubts))}
-		case k.record != nil && len(k.doubts) > 0 && !k.explains(k.record.Total, k.record.Events):
-			late[k.key] = lateScope{loose: true}
-		case k.record != nil && len(k.doubts) == 0 && k.record.Events < k.events:
-			late[k.key] = lateScope{records: k.events - k.record.Events}
+			late[k.key] = lateScope{records: len(k.early)}
+		case k.record == nil:
+		case len(k.doubts) > 0:
+			if len(k.early) > 0 { // what explains the total is anybody's guess
+				late[k.key] = lateScope{loose: true}
+			}
+		case k.record.Events != k.events || k.record.Total != k.total || k.record.First != k.first || k.record.Last != k.last:
+			if n := k.lacks(k.record); n > 0 {
+				late[k.key] = lateScope{records: n}
+			}
 		}
 	}
 	return late
+}
+
+// lacks returns after how many of the early records a counter must have been
+// made to have come to what r says, 0 where that explains nothing.
+func (k *counter) lacks(r *aggregate.CounterRecord) int {
+	found := 0
+	total, events := k.total, k.events
+	for i, e := range k.early {
+		total, events = total-e.amount, events-e.events
+		if events != r.Events || k.adds && total != r.Total {
+			continue
+		}
+		first, last := k.since.first, k.since.last
+		for _, rest := range k.early[i+1:] {
+			if rest.events > 0 {
+				first, last = min(first, rest.time), max(last, rest.time)
+			}
+		}
+		if first == r.First && last == r.Last {
+			return i + 1
+		}
+		found = i + 1
+	}
+	return found
 }
 
 // seeded makes the counters of clients with contracts before any record does:
@@ -334,7 +276,7 @@ func (a *audit) unmet() {
 		}
 		r := a.kept.counters[key]
 		k := a.adopt(key, r)
-		if k != nil && r.Seed.State == aggregate.SeedNone && !k.loose {
+		if k != nil && r.Seed.State == aggregate.SeedNone && !k.loose && (r.Events != 0 || r.Total != 0) {
 			k.orphan = true
 			a.differ(Counter, key, "nothing counts in it, its total is %s of %d events", r.Total.Format(r.Decimals), r.Events)
 		}
@@ -342,39 +284,35 @@ func (a *audit) unmet() {
 }
 
 // adopt makes the counter of a record. It returns nil for one of a meter that
-// is not configured, which is left alone.
+// is not configured, or not with such dimensions, which is left alone.
 func (a *audit) adopt(key string, r *aggregate.CounterRecord) *counter {
 	meter := a.cfg.Catalog.Find(r.Meter)
-	if meter < 0 {
+	if meter < 0 || !a.dimensioned(meter, r.Dimensions) {
 		return nil
 	}
 	c := a.clientOf([]byte(r.Client))
-	k := a.newCounter(c, meter, r.Scope, r.Period)
-	if r.Scope.Default() {
-		c.slots[meter] = append(c.slots[meter], k)
-		return k
+	f, loose := c.slots[meter], false
+	var o *ownScope
+	if !r.Scope.Default() {
+		if o = c.scope(r.Scope, meter); o == nil {
+			where, per := dimensionsOf(r.Scope)
+			o = a.newScope(c, r.Scope, meter, where, per)
+			o.loose = true
+		}
+		f, loose = &o.family, o.loose
 	}
-	k.loose = a.looseScope(c, r.Scope)
-	i := slices.IndexFunc(c.scopes, func(o *ownScope) bool { return o.scope == r.Scope && o.meter == meter })
-	if i < 0 {
-		i = len(c.scopes)
-		c.scopes = append(c.scopes, &ownScope{scope: r.Scope, meter: meter})
-	}
-	c.scopes[i].counters = append(c.scopes[i].counters, k)
+	k := a.newCounter(c, meter, r.Scope, r.Dimensions, r.Period)
+	k.loose = loose
+	a.put(f, o, k)
 	return k
 }
 
-// looseScope tells whether what a scope takes is left open: its contract is
-// gone or has several revisions.
-func (a *audit) looseScope(c *client, scope aggregate.Scope) bool {
-	known := false
-	for _, t := range c.terms {
-		if t.scope() == scope {
-			known = true
-			if !t.sole {
-				return true
-			}
+// dimensioned tells whether a meter has all dimensions that values are of.
+func (a *audit) dimensioned(meter int, values map[string]string) bool {
+	for name := range values {
+		if !slices.ContainsFunc(a.cfg.Catalog.Meters[meter].Dimensions, func(d usage.Dimension) bool { return d.Name == name }) {
+			return false
 		}
 	}
-	return !known
+	return true
 }

@@ -114,7 +114,7 @@ func TestDefects(t *testing.T) {
 					c.Seed = aggregate.Seed{State: aggregate.SeedExact, Usage: 70, Events: 1, Boundary: 5}
 				}, `"beta"`)
 			},
-			[]string{`counter partition 0 ["counter","beta","bytes",{},{},"2026-11-20"]: its seed's boundary is 5, the partition's 0`},
+			[]string{`counter partition 0 ["counter","beta","bytes",{},{},"2026-11-20"]: its seed's boundary is 5, the meter's 0`},
 		},
 		"a position of the group that is ahead": {
 			func(w *world) { w.position = 15 },
@@ -128,6 +128,7 @@ func TestDefects(t *testing.T) {
 			func(w *world) { cut(&w.usage, 13) },
 			[]string{
 				`counter partition 0 ["counter","acme","bytes",{},{},"2026-11-20"]: total is 95.5 of 4 events, recomputed 115.5 of 3`,
+				`dedupe partition 0 ["dedupe","2026-11-21T09:07:30Z",11,0]: 1 of its 3 ids are of no event that was there`,
 				`limit-event partition 0 ` + firstDay + ` #4: its cause is no record that counts in its counter`,
 				`position partition 0: it is at 14, the usage topic ends at 13`,
 			},
@@ -185,6 +186,7 @@ func TestDefects(t *testing.T) {
 			[]string{
 				`limit-event partition 0 ` + firstDay + ` #3: sequence is 3, must be 2`,
 				`limit-event partition 0 ` + firstDay + `: is missing: offset 7 takes the total from 55.5 to 115.5, crossed 80%, 100%`,
+				`limit-record partition 0 ` + dayRecord + `: it tells of limit event #2, which is not in the topic`,
 			},
 		},
 		"the last limit event that is missing": {
@@ -199,6 +201,7 @@ func TestDefects(t *testing.T) {
 			[]string{
 				`limit-event partition 0 ` + firstDay + ` #4: sequence is 4, must be 3`,
 				`limit-event partition 0 ` + firstDay + ` #4: the reset is missing before it: 50%, 80%, 100% stood`,
+				`limit-record partition 0 ` + dayRecord + `: it tells of limit event #3, which is not in the topic`,
 			},
 		},
 		"a limit event twice": {

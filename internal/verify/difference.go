@@ -21,6 +21,7 @@ const (
 	LimitRecord Subject = "limit-record" // of the changelog
 	LimitState  Subject = "limit-state"
 	DeadLetter  Subject = "dead-letter"
+	Marks       Subject = "dedupe" // ids of the dedupe window
 	LedgerTotal Subject = "ledger"
 	Answer      Subject = "http"
 )

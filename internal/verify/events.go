@@ -24,8 +24,9 @@ func tupleOf(e *alerts.Event) tuple {
 // script is the limit events of a tuple in their order, and how far a reading
 // of the usage topic has followed them.
 type script struct {
-	tuple  tuple
-	events []*alerts.Event
+	tuple      tuple
+	dimensions map[string]string // the per values
+	events     []*alerts.Event
 
 	// Of a reading.
 	next     int // the first event that was not met
@@ -38,6 +39,7 @@ type script struct {
 	sighted  int                   // of how many of the next events the counter had the totals
 	vague    bool                  // what stands cannot be known
 	owed     []owed                // events that seem to be missing
+	disputed bool                  // a difference was told that leaves open what stands
 }
 
 // events are the limit events of a partition.
@@ -49,10 +51,10 @@ type events struct {
 	from    int64 // events of causes below may be gone
 }
 
-func (s *events) script(t tuple) *script {
+func (s *events) script(t tuple, dimensions map[string]string) *script {
 	found, ok := s.scripts[t]
 	if !ok {
-		found = &script{tuple: t}
+		found = &script{tuple: t, dimensions: dimensions}
 		s.scripts[t] = found
 	}
 	return found
@@ -69,7 +71,14 @@ func (s *events) rewind() {
 	}
 }
 
-func (s *script) fresh() script { return script{tuple: s.tuple, events: s.events} }
+func (s *script) fresh() script {
+	return script{tuple: s.tuple, dimensions: s.dimensions, events: s.events}
+}
+
+// key is how differences name a script.
+func (s *script) key() string {
+	return fmt.Sprintf("%s %s", alerts.StateKey(s.tuple.contract, s.tuple.limit, s.dimensions), s.tuple.period)
+}
 
 // readEvents reads the partition's limit events and checks what needs no usage
 // to be known.
@@ -97,7 +106,7 @@ func (a *audit) readEvents(ctx context.Context) error {
 		if problem := a.inOrder(order, e); problem != "" {
 			a.fix(LimitEvent, eventKey(e), "%s", problem)
 		}
-		if a.events.cut && a.events.from == 0 && e.Cause.Offset != nil && e.Cause.Kind == alerts.ByUsage {
+		if a.events.cut && a.events.from == 0 && e.Cause.Offset != nil && ofRecord(e) {
 			a.events.from = *e.Cause.Offset
 		}
 		a.numbered(e)
@@ -111,7 +120,7 @@ func eventKey(e *alerts.Event) string {
 
 // numbered puts an event into its script, and demands its number and id.
 func (a *audit) numbered(e *alerts.Event) {
-	s := a.events.script(tupleOf(e))
+	s := a.events.script(tupleOf(e), e.Dimensions)
 	if a.restarts(s, e) {
 		for _, old := range s.events {
 			delete(a.ids, old.ID)
@@ -195,9 +204,12 @@ func (a *audit) cause(e *alerts.Event) string {
 	c, partition := e.Cause, a.number
 	topic := a.cfg.Topics.Usage
 	switch c.Kind {
-	case alerts.ByUsage:
+	case alerts.ByUsage, alerts.ByVoid:
 		if c.EventTime == nil {
 			return "cause has no event_time"
+		}
+		if c.Kind == alerts.ByVoid && c.EventID == nil {
+			return "cause is a void without an event_id"
 		}
 	case alerts.ByContract:
 		topic, partition = a.cfg.Topics.Contracts, 0
@@ -215,42 +227,8 @@ func (a *audit) cause(e *alerts.Event) string {
 	switch {
 	case c.Topic == nil || *c.Topic != topic || c.Partition == nil || *c.Partition != partition || c.Offset == nil:
 		return fmt.Sprintf("cause is not a record of %s, partition %d", topic, partition)
-	case c.Kind == alerts.ByUsage && (*c.Offset >= a.kept.position.Position || *c.Offset < a.kept.position.Boundary):
+	case ofRecord(e) && (*c.Offset >= a.kept.position.Position || *c.Offset < a.kept.position.Boundary):
 		return fmt.Sprintf("cause is offset %d, which is not among what was counted", *c.Offset)
-	}
-	return ""
-}
-
-// place is where a limit event of a usage record stands in the order of its
-// client's.
-type place struct {
-	offset   int64
-	contract string
-	limit    int // in the contract; -1: not known
-	revision int64
-}
-
-// inOrder demands that events stand in the order of their causes, and those of
-// one cause in the order of contracts and limits.
-func (a *audit) inOrder(last map[string]place, e *alerts.Event) string {
-	if e.Cause.Kind != alerts.ByUsage || e.Cause.Offset == nil {
-		return ""
-	}
-	at := place{*e.Cause.Offset, e.Contract, -1, e.ContractRevision}
-	for _, t := range a.deals.terms[e.Client] {
-		if t.contract.ID == e.Contract && t.contract.Revision == e.ContractRevision && t.limit.ID == e.LimitID {
-			at.limit = t.order
-		}
-	}
-	before, ok := last[e.Client]
-	last[e.Client] = at
-	switch {
-	case !ok || before.offset < at.offset:
-		return ""
-	case before.offset > at.offset:
-		return fmt.Sprintf("it stands after an event whose cause is offset %d", before.offset)
-	case before.contract > at.contract, before.contract == at.contract && before.revision == at.revision && at.limit >= 0 && before.limit > at.limit:
-		return "it stands after an event of the same cause that must come later"
 	}
 	return ""
 }

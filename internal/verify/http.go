@@ -24,7 +24,7 @@ type HTTP struct {
 	Client *http.Client // nil: http.DefaultClient
 }
 
-// answer is what GET /v1/clients/{client}/usage says.
+// answer is what GET /v1/clients/{client}/usage says, or .../limits.
 type answer struct {
 	Client string `json:"client"`
 	AsOf   struct {
@@ -32,19 +32,25 @@ type answer struct {
 		Offset    int64      `json:"offset"`
 		Time      usage.Time `json:"time"`
 	} `json:"as_of"`
+	Complete bool              `json:"complete"`
 	Counters []answeredCounter `json:"counters"`
+	Limits   []answeredLimit   `json:"limits"`
+}
+
+// answeredPeriod is a period, of which null is no start or no end.
+type answeredPeriod struct {
+	ID    string      `json:"id"`
+	Start *usage.Time `json:"start"`
+	End   *usage.Time `json:"end"`
 }
 
 type answeredCounter struct {
-	Meter  string `json:"meter"`
-	Period struct {
-		ID    string      `json:"id"`
-		Start *usage.Time `json:"start"`
-		End   *usage.Time `json:"end"`
-	} `json:"period"`
-	Usage  string `json:"usage"`
-	Events int64  `json:"events"`
-	Seed   struct {
+	Meter      string            `json:"meter"`
+	Dimensions map[string]string `json:"dimensions"`
+	Period     answeredPeriod    `json:"period"`
+	Usage      string            `json:"usage"`
+	Events     int64             `json:"events"`
+	Seed       struct {
 		State    aggregate.SeedState `json:"state"`
 		Usage    string              `json:"usage"`
 		Boundary int64               `json:"boundary"`
@@ -57,10 +63,10 @@ const maxAnswer = 16 << 20
 // errRefused is returned when HTTP does not answer us: nothing was compared.
 var errRefused = errors.New("http refuses to answer")
 
-// ask returns the answer about a client. The problem is what the answer has
-// wrong as such.
-func (h *HTTP) ask(ctx context.Context, client string) (a answer, problem string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(h.URL, "/")+"/v1/clients/"+url.PathEscape(client)+"/usage", nil)
+// ask returns what HTTP says of a client's usage or limits. The problem is what
+// the answer has wrong as such.
+func (h *HTTP) ask(ctx context.Context, client, what string) (a answer, problem string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(h.URL, "/")+"/v1/clients/"+url.PathEscape(client)+"/"+what, nil)
 	if err != nil {
 		return a, "", err
 	}
@@ -98,24 +104,32 @@ func (a *audit) compareHTTP(ctx context.Context) error {
 	}
 	moved := 0
 	for _, client := range slices.Sorted(maps.Keys(records)) {
-		said, problem, err := a.parts.HTTP.ask(ctx, client)
-		switch {
-		case err != nil:
-			return err
-		case problem != "":
-			a.found(Difference{Answer, a.number, client, problem})
-			continue
-		case said.AsOf.Offset != a.kept.position.Position:
-			moved++
-			continue
-		}
-		a.report.Answers++
-		if said.Client != client || said.AsOf.Partition != a.number {
-			a.found(Difference{Answer, a.number, client, fmt.Sprintf("the answer is about client %q, partition %d", said.Client, said.AsOf.Partition)})
-			continue
-		}
-		for _, problem := range a.unanswered(&said, records[client]) {
-			a.found(Difference{Answer, a.number, client, problem})
+		for _, of := range []struct {
+			what    string
+			compare func(*answer, []*aggregate.CounterRecord) []string
+		}{{"usage", a.unanswered}, {"limits", a.unansweredLimits}} {
+			if of.what == "limits" && len(a.deals.terms[client]) == 0 {
+				continue
+			}
+			said, problem, err := a.parts.HTTP.ask(ctx, client, of.what)
+			switch {
+			case err != nil:
+				return err
+			case problem != "":
+				a.found(Difference{Answer, a.number, client, problem})
+				continue
+			case said.AsOf.Offset != a.kept.position.Position:
+				moved++
+				continue
+			}
+			a.report.Answers++
+			if said.Client != client || said.AsOf.Partition != a.number {
+				a.found(Difference{Answer, a.number, client, fmt.Sprintf("the answer is about client %q, partition %d", said.Client, said.AsOf.Partition)})
+				continue
+			}
+			for _, problem := range of.compare(&said, records[client]) {
+				a.found(Difference{Answer, a.number, client, problem})
+			}
 		}
 	}
 	if moved > 0 {
@@ -140,29 +154,43 @@ func (a *audit) unanswered(said *answer, records []*aggregate.CounterRecord) []s
 		case len(fits) > 0:
 			answered[fits[0]] = true
 			problems = append(problems, fmt.Sprintf("%s in %s: usage is %s of %d events, the changelog has %s of %d",
-				k.Meter, k.Period.ID, k.Usage, k.Events, fits[0].Total.Format(fits[0].Decimals), fits[0].Events))
+				k.name(), k.Period.ID, k.Usage, k.Events, fits[0].Total.Format(fits[0].Decimals), fits[0].Events))
 		case k.Usage != "0" || k.Events != 0:
-			problems = append(problems, fmt.Sprintf("%s in %s: usage is %s of %d events, the changelog has no such counter", k.Meter, k.Period.ID, k.Usage, k.Events))
+			problems = append(problems, fmt.Sprintf("%s in %s: usage is %s of %d events, the changelog has no such counter", k.name(), k.Period.ID, k.Usage, k.Events))
 		}
 	}
 	for _, r := range records {
 		if r.Scope.Default() && r.Period.Contains(said.AsOf.Time) && !answered[r] && a.cfg.Catalog.Find(r.Meter) >= 0 {
-			problems = append(problems, fmt.Sprintf("%s in %s: is not answered", r.Meter, r.Period.ID))
+			problems = append(problems, fmt.Sprintf("%s in %s: is not answered", named(r.Meter, r.Dimensions), r.Period.ID))
 		}
 	}
 	return problems
 }
 
-// periodOf tells whether k is of the meter and period of r.
+// periodOf tells whether k is of the meter, dimensions and period of r.
 func (k *answeredCounter) periodOf(r *aggregate.CounterRecord) bool {
+	return k.Meter == r.Meter && maps.Equal(k.Dimensions, r.Dimensions) && k.Period.is(&r.Period)
+}
+
+func (p *answeredPeriod) is(o *usage.Period) bool {
 	start, end := usage.MinTime, usage.MaxTime
-	if k.Period.Start != nil {
-		start = *k.Period.Start
+	if p.Start != nil {
+		start = *p.Start
 	}
-	if k.Period.End != nil {
-		end = *k.Period.End
+	if p.End != nil {
+		end = *p.End
 	}
-	return k.Meter == r.Meter && k.Period.ID == r.Period.ID && start == r.Period.Start && end == r.Period.End
+	return p.ID == o.ID && start == o.Start && end == o.End
+}
+
+func (k *answeredCounter) name() string { return named(k.Meter, k.Dimensions) }
+
+// named returns how differences name a counter.
+func named(meter string, dimensions map[string]string) string {
+	if len(dimensions) == 0 {
+		return meter
+	}
+	return meter + " " + showValues(dimensions)
 }
 
 // is tells whether k says the same as r.

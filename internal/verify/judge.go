@@ -2,13 +2,11 @@ package verify
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/meterd/meterd/internal/alerts"
 	"github.com/meterd/meterd/internal/contracts"
-	"github.com/meterd/meterd/internal/kafka"
 	"github.com/meterd/meterd/internal/usage"
 )
 
@@ -35,17 +33,16 @@ func (w *watch) term(revision int64) *term {
 // watch finds the limits on a counter that is new.
 func (a *audit) watch(k *counter) {
 	for _, t := range k.client.terms {
-		if !t.judges(k, a.cfg.Catalog.Schedule) {
+		if !t.judges(k, a.cfg.Catalog) {
 			continue
 		}
-		i := slices.IndexFunc(k.watches, func(w *watch) bool {
-			return w.terms[0].contract.ID == t.contract.ID && w.terms[0].limit.ID == t.limit.ID
-		})
-		if i >= 0 {
+		values := t.perValues(k)
+		of := tuple{t.contract.ID, t.limit.ID, string(usage.AppendCanonicalMap(nil, values)), k.period.ID}
+		if i := slices.IndexFunc(k.watches, func(w *watch) bool { return w.script.tuple == of }); i >= 0 {
 			k.watches[i].terms = append(k.watches[i].terms, t)
 			continue
 		}
-		s := a.events.script(tuple{t.contract.ID, t.limit.ID, "{}", k.period.ID})
+		s := a.events.script(of, values)
 		w := &watch{script: s, counter: k, terms: []*term{t}}
 		k.watches, s.watches = append(k.watches, w), append(s.watches, w)
 		s.vague = s.vague || a.cfg.MarkSeeded && (k.waits() || k.blind)
@@ -66,7 +63,7 @@ func (s *script) sight(k *counter, total usage.Quantity) {
 func (s *script) has(e *alerts.Event, k *counter, total usage.Quantity) bool {
 	text := e.UsageAfter
 	switch e.Cause.Kind {
-	case alerts.ByUsage:
+	case alerts.ByUsage, alerts.ByVoid:
 		return false
 	case alerts.ByPeriodEnd:
 		text = e.UsageBefore
@@ -91,7 +88,7 @@ func (s *script) advance() {
 func (s *script) find(offset int64) int {
 	for i := s.next; i < len(s.events); i++ {
 		e := s.events[i]
-		if e.Cause.Kind != alerts.ByUsage || e.Cause.Offset == nil {
+		if !ofRecord(e) || e.Cause.Offset == nil {
 			continue
 		}
 		if *e.Cause.Offset >= offset {
@@ -105,23 +102,21 @@ func (s *script) find(offset int64) int {
 }
 
 // judge compares what an event did to a counter with what its limits told.
-func (a *audit) judge(k *counter, r *kafka.Record, ev *usage.Event, delta usage.Quantity, m moment) {
+func (a *audit) judge(k *counter, ch *change, delta, before usage.Quantity) {
 	if len(k.watches) == 0 {
 		return
 	}
-	step := step{record: r, event: ev, delta: delta, moment: m, before: k.total - delta, after: k.total}
+	st := step{change: ch, delta: delta, before: before, after: k.total}
 	for _, w := range k.watches {
-		a.follow(w, &step)
+		a.follow(w, &st)
 		w.script.sight(k, k.total)
 	}
 }
 
 // step is what one record does to a counter.
 type step struct {
-	record        *kafka.Record
-	event         *usage.Event
-	delta         usage.Quantity
-	moment        moment
+	*change
+	delta         usage.Quantity // to a counter that adds
 	before, after usage.Quantity
 }
 
@@ -153,73 +148,6 @@ func (a *audit) elsewhere(w *watch, e *alerts.Event) bool {
 	return slices.ContainsFunc(w.counter.client.terms, func(t *term) bool {
 		return t.contract.ID == e.Contract && t.limit.ID == e.LimitID && t.contract.Revision == e.ContractRevision
 	})
-}
-
-// silent demands an event of a record that passes thresholds, where there is
-// none.
-func (a *audit) silent(w *watch, st *step) {
-	k, s := w.counter, w.script
-	if !w.sole() || !k.exact() || s.vague || !k.seed().Complete() || st.record.Offset < a.events.from {
-		return
-	}
-	t := w.terms[0]
-	passed := alerts.Passed(st.before, st.after, t.limit.Thresholds)
-	if len(passed) == 0 || s.foretold(passed) {
-		return
-	}
-	if k.period.End != usage.MaxTime && a.kept.position.Time >= k.period.End && !a.kept.sure(t.written, st.moment) {
-		return // the contract may have come when the period was over
-	}
-	o := owed{kind: kindOf(st.before, st.after), passed: passed, late: st.moment.lo >= k.period.End}
-	o.text = fmt.Sprintf("is missing: offset %d takes the total from %s to %s, %s %s", st.record.Offset,
-		st.before.Format(t.limit.Decimals), st.after.Format(t.limit.Decimals), o.kind, strings.Join(alerts.Labels(passed), ", "))
-	s.owed = append(s.owed, o)
-	if s.next > 0 || !k.waits() && a.kept.sure(t.written, st.moment) {
-		a.owe(w)
-	}
-}
-
-// owed is a limit event that is missing.
-type owed struct {
-	kind   alerts.EventKind
-	passed []contracts.Threshold
-	late   bool
-	text   string
-}
-
-// owe tells of the events that are missing. Before anything was told of a
-// limit, its contract may have been unread or its seed unanswered, and a total
-// that has fallen meanwhile had nothing to tell afterwards.
-func (a *audit) owe(w *watch) {
-	s, k := w.script, w.counter
-	list := s.owed
-	s.owed = nil
-	if s.next == 0 && k.fell && len(w.terms) > 0 && (k.waits() || !a.kept.sure(w.terms[0].written, moment{since: usage.MinTime})) {
-		return
-	}
-	for _, o := range list {
-		a.differ(LimitEvent, fmt.Sprintf("%s %s", alerts.StateKey(s.tuple.contract, s.tuple.limit, nil), s.tuple.period), "%s", o.text)
-		s.stand(o.kind, o.passed, w.terms[0].limit)
-		s.late = s.late || o.late
-	}
-}
-
-// foretold tells whether thresholds are told of by the next event, because a
-// contract or a seed was waited for.
-func (s *script) foretold(passed []contracts.Threshold) bool {
-	if s.next >= len(s.events) {
-		return false
-	}
-	e := s.events[s.next]
-	if e.Cause.Kind != alerts.ByContract && e.Cause.Kind != alerts.BySeed {
-		return false
-	}
-	for _, p := range passed {
-		if !slices.ContainsFunc(e.Thresholds, func(t alerts.PassedThreshold) bool { return t.Threshold == p.Label }) {
-			return false
-		}
-	}
-	return true
 }
 
 func kindOf(before, after usage.Quantity) alerts.EventKind {
@@ -292,7 +220,9 @@ func (a *audit) crossed(w *watch, t *term, e *alerts.Event, st *step) {
 		if before, ok = amountOf(e.UsageBefore, t.limit.Decimals); !ok {
 			before = st.before
 		}
-		after = before + st.delta
+		if after = before + st.delta; !k.adds {
+			after, _ = amountOf(e.UsageAfter, t.limit.Decimals)
+		}
 	}
 	if !k.seed().Complete() {
 		a.differ(LimitEvent, eventKey(e), "the counter's seed is %s, nothing is to be told", k.seed().State)
@@ -311,7 +241,10 @@ func (a *audit) crossed(w *watch, t *term, e *alerts.Event, st *step) {
 	want.UsageBefore, want.UsageAfter = before.Format(t.limit.Decimals), after.Format(t.limit.Decimals)
 	want.Utilization = usage.Utilization(after, t.limit.Value)
 	at := st.event.Time
-	want.Cause.EventTime, want.Cause.EventID = &at, nil
+	want.Cause.Kind, want.Cause.EventTime, want.Cause.EventID = alerts.ByUsage, &at, nil
+	if st.event.Void {
+		want.Cause.Kind = alerts.ByVoid
+	}
 	if len(st.event.ID) > 0 {
 		id := string(st.event.ID)
 		want.Cause.EventID = &id
@@ -324,7 +257,26 @@ func (a *audit) crossed(w *watch, t *term, e *alerts.Event, st *step) {
 		want.Late = false
 	}
 	s.late = e.Late
+	if s.vague && k.exact() && !e.Late && !want.Late {
+		s.standing = reached(t, after)
+		if have := alerts.Labels(s.standing); !sameLabels(e.Standing, have) {
+			a.differ(LimitEvent, eventKey(e), "standing is %q, must be %q: the thresholds that the total has reached", e.Standing, have)
+			s.disputed = true
+		}
+	}
 	a.like(w, e, want, t)
+}
+
+// reached returns the thresholds that a total has reached, all of which stand
+// until the period has ended.
+func reached(t *term, total usage.Quantity) []contracts.Threshold {
+	var list []contracts.Threshold
+	for _, threshold := range t.limit.Thresholds {
+		if threshold.Value <= total {
+			list = append(list, threshold)
+		}
+	}
+	return list
 }
 
 // expected returns e as it must be, as far as that is the same for all causes.
@@ -332,7 +284,7 @@ func (a *audit) crossed(w *watch, t *term, e *alerts.Event, st *step) {
 func (a *audit) expected(w *watch, t *term, e *alerts.Event, passed []contracts.Threshold) *alerts.Event {
 	k := w.counter
 	want := *e // numbers, ids and times of decisions are checked elsewhere
-	want.Client, want.Meter, want.Dimensions = k.client.name, t.limit.MeterName, map[string]string{}
+	want.Client, want.Meter, want.Dimensions = k.client.name, t.limit.MeterName, t.perValues(k)
 	want.ContractRevision, want.Limit, want.Enforcement = t.contract.Revision, t.limit.Value.Format(t.limit.Decimals), t.limit.Enforcement
 	want.Thresholds = alerts.Show(passed, t.limit.Decimals)
 	if n := len(passed); n > 0 {
@@ -363,6 +315,7 @@ func (a *audit) like(w *watch, e, want *alerts.Event, t *term) {
 	}
 	if problem := unlike(e, want); problem != "" {
 		a.differ(LimitEvent, eventKey(e), "%s", problem)
+		s.disputed = true
 	}
 }
 
@@ -377,6 +330,9 @@ func (s *script) moves(w *watch) {
 		s.standing, s.closed, s.late = nil, false, false
 	}
 	s.on = w.counter
+	if s.next > 0 && s.next < len(s.events) && s.events[s.next].Period != s.events[s.next-1].Period {
+		s.closed = false // a revision has cut the period anew
+	}
 }
 
 // overdue demands the reset of what stood at the end of the period, before

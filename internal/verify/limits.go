@@ -86,6 +86,113 @@ func (a *audit) compareLimit(key string, s *script, r *aggregate.LimitRecord) {
 	if w.sole() && r.Closed != s.closed {
 		a.differ(LimitRecord, key, "closed is %t, must be %t", r.Closed, s.closed)
 	}
+	if problem := s.misplaced(w, r); problem != "" {
+		a.differ(LimitRecord, key, "%s", problem)
+	}
+	if problem := a.mistold(s, r); problem != "" {
+		a.differ(LimitRecord, key, "%s", problem)
+	}
+}
+
+// misplaced returns what a record has wrong of where its limit stands and of
+// which counter it is, or "".
+func (s *script) misplaced(w *watch, r *aggregate.LimitRecord) string {
+	if !maps.Equal(r.Dimensions, s.dimensions) {
+		return fmt.Sprintf("dimensions are %s, must be %s", showValues(r.Dimensions), s.tuple.dimensions)
+	}
+	t := w.term(r.Revision)
+	switch {
+	case t == nil || r.Scope != w.counter.scope, r.Last != nil && r.Last.Cause.Kind == alerts.ByContract && len(r.Standing) == 0:
+		// A revision may have withdrawn it, which leaves the rest as it was.
+	case !maps.Equal(r.Where, t.limit.Where):
+		return fmt.Sprintf("where is %s, must be %s", showValues(r.Where), showValues(t.limit.Where))
+	case r.Place != t.order:
+		return fmt.Sprintf("place is %d, must be %d", r.Place, t.order)
+	}
+	return ""
+}
+
+func showValues(values map[string]string) string {
+	return string(usage.AppendCanonicalMap(nil, values))
+}
+
+// mistold returns what a record has wrong of the last limit events, or "".
+// Those of a seed that was not announced are nowhere else.
+func (a *audit) mistold(s *script, r *aggregate.LimitRecord) string {
+	if a.events.cut {
+		return ""
+	}
+	bySequence := map[int64]*alerts.Event{}
+	for _, e := range s.events {
+		bySequence[e.Sequence] = e
+	}
+	for i := range r.Told {
+		have := &r.Told[i]
+		if have.Silent && a.cfg.MarkSeeded && have.Cause.Kind == alerts.BySeed {
+			continue
+		}
+		e := bySequence[have.Sequence]
+		if e == nil {
+			return fmt.Sprintf("it tells of limit event #%d, which is not in the topic", have.Sequence)
+		}
+		if problem := unlike(toldOf(have, e), e); problem != "" {
+			return fmt.Sprintf("what it tells of limit event #%d: %s", e.Sequence, problem)
+		}
+		delete(bySequence, have.Sequence)
+	}
+	if len(bySequence) > 0 && len(r.Told) < aggregate.MaxTold {
+		return fmt.Sprintf("it does not tell of %d limit events", len(bySequence))
+	}
+	return ""
+}
+
+// toldOf returns e as t tells of it.
+func toldOf(t *aggregate.Telling, e *alerts.Event) *alerts.Event {
+	have := *e
+	have.Sequence, have.Kind, have.UsageBefore, have.UsageAfter = t.Sequence, t.Kind, t.Before, t.After
+	have.ContractRevision, have.Cause, have.Late, have.DecidedAt = t.Revision, t.Cause, t.Late, t.DecidedAt
+	if !slices.EqualFunc(t.Labels, e.Thresholds, func(label string, p alerts.PassedThreshold) bool { return label == p.Threshold }) {
+		have.Thresholds = []alerts.PassedThreshold{}
+		for _, label := range t.Labels {
+			have.Thresholds = append(have.Thresholds, alerts.PassedThreshold{Threshold: label})
+		}
+	}
+	return &have
+}
+
+// compareStanding demands that of each limit in force just the thresholds
+// stand that the total has reached, whatever was told on the way. After the
+// end of a period nothing of the kind is true.
+func (a *audit) compareStanding() {
+	now := moment{lo: a.kept.position.Time, hi: a.kept.position.Time, since: a.kept.clock(), until: a.kept.clock()}
+	for _, s := range a.ordered() {
+		for _, w := range s.watches {
+			k := w.counter
+			if s.disputed || !k.exact() || !k.seed().Complete() || now.lo >= k.period.End {
+				continue
+			}
+			list, sure := a.deals.ruling(s.tuple.contract, a.kept, now)
+			if !sure || len(list) != 1 || w.term(list[0].offset) == nil {
+				continue
+			}
+			have := s.standing
+			if r := a.kept.limits[s.tuple.key()]; s.vague && r != nil {
+				have = r.Standing
+			}
+			want := reached(w.term(list[0].offset), k.total)
+			if !sameLabels(alerts.Labels(have), alerts.Labels(want)) {
+				a.differ(LimitEvent, s.key(), "a limit event is missing: %s stand, the total is %s and has reached %s",
+					labels(have), k.total.Format(k.decimals), labels(want))
+			}
+		}
+	}
+}
+
+func labels(list []contracts.Threshold) string {
+	if len(list) == 0 {
+		return "no thresholds"
+	}
+	return strings.Join(alerts.Labels(list), ", ")
 }
 
 func showStanding(list []contracts.Threshold, decimals int) string {

@@ -62,15 +62,19 @@ func TestNothingIsFoundWhateverHappens(t *testing.T) {
 	events := 0
 	rapid.Check(t, func(r *rapid.T) {
 		history := rapid.SampledFrom([]string{"none", "none", "announce", "mark"}).Draw(r, "history")
+		full := rapid.Bool().Draw(r, "all kinds of meters")
 		w := newWorld(t, func(c *verify.Config) {
 			c.History, c.MarkSeeded = history != "none", history == "mark"
+			if full {
+				rich(c)
+			}
 			c.DeadLetterUnknown = rapid.Bool().Draw(r, "unknown to dead letters")
 			kind := rapid.SampledFrom([]usage.Kind{usage.Hour, usage.Day, usage.Month, usage.Lifetime}).Draw(r, "schedule")
 			schedule, err := usage.NewSchedule(kind, "UTC")
 			require.NoError(t, err)
 			c.Catalog.Schedule = schedule
 		})
-		l := life{w: w, r: r, moving: rapid.Bool().Draw(r, "limits move between meters")}
+		l := life{w: w, r: r, rich: full, moving: rapid.Bool().Draw(r, "limits move between meters")}
 		for range rapid.IntRange(0, 2).Draw(r, "early contracts") {
 			l.contract()
 		}
@@ -90,7 +94,7 @@ func TestNothingIsFoundWhateverHappens(t *testing.T) {
 		w.count()
 		var found []string
 		report, err := verify.Run(t.Context(), w.cfg, verify.Parts{
-			Cluster: memory{w}, Decoder: decoder(t), Events: w.codec, Found: func(d verify.Difference) { found = append(found, d.String()) },
+			Cluster: memory{w}, Decoder: w.decoder(), Events: w.codec, Found: func(d verify.Difference) { found = append(found, d.String()) },
 		})
 		require.NoError(r, err)
 		require.Empty(r, found, "%s", l.log)
@@ -105,9 +109,10 @@ type life struct {
 	r   *rapid.T
 	log []string
 
-	// moving says that a limit may be of another meter in the next revision. Then
-	// no contract ends: a limit that moves after its last period was cut keeps
-	// values of its former meter.
+	// rich says that there are meters of every kind.
+	rich bool
+
+	// moving says that a limit may be of another meter in the next revision.
 	moving bool
 }
 
@@ -117,7 +122,7 @@ func (l *life) say(format string, args ...any) {
 
 func (l *life) step() {
 	w, r := l.w, l.r
-	switch rapid.SampledFrom([]string{"use", "use", "use", "use", "use", "again", "late", "early", "odd", "contract", "count", "count", "answer", "wait", "pass"}).Draw(r, "step") {
+	switch rapid.SampledFrom([]string{"use", "void", "use", "use", "use", "use", "again", "late", "early", "odd", "contract", "count", "count", "answer", "wait", "pass"}).Draw(r, "step") {
 	case "use":
 		l.use(w.now)
 	case "again":
@@ -125,6 +130,12 @@ func (l *life) step() {
 			id := fmt.Sprintf("e%d", rapid.IntRange(max(1, w.ids-4), w.ids).Draw(r, "id"))
 			l.say("send %s again", id)
 			w.send("c1", "bytes", "11", id, w.now)
+		}
+	case "void":
+		if len(w.sent) > 0 {
+			value := rapid.SampledFrom(w.sent[max(0, len(w.sent)-5):]).Draw(r, "what")
+			l.say("void %s", value)
+			w.takeBack("c1", value)
 		}
 	case "late":
 		l.use(w.now.Add(-time.Duration(rapid.IntRange(1, 30).Draw(r, "hours late")) * time.Hour))
@@ -157,8 +168,52 @@ func (l *life) use(when usage.Time) {
 	client := rapid.SampledFrom([]string{"c1", "c1", "c2"}).Draw(r, "client")
 	meter := rapid.SampledFrom([]string{"bytes", "bytes", "calls"}).Draw(r, "meter")
 	quantity := rapid.SampledFrom([]string{"10", "25.5", "60", "-30", "0", "100"}).Draw(r, "quantity")
+	if l.rich {
+		l.useAny(client, quantity, when)
+		return
+	}
 	l.say("%s uses %s of %s at %s", client, quantity, meter, when)
 	w.send(client, meter, quantity, fmt.Sprintf("e%d", w.ids), when)
+}
+
+// useAny uses any meter, with properties of all kinds.
+func (l *life) useAny(client, quantity string, when usage.Time) {
+	w, r := l.w, l.r
+	meter := rapid.SampledFrom([]string{"bytes", "calls", "hits", "hits", "hits", "egress", "errors", "users", "users", "peak", "low", "gauge"}).Draw(r, "any meter")
+	properties := fmt.Sprintf(`"region":%s,"status":%s,"endpoint":%s,"user":%s`,
+		rapid.SampledFrom([]string{`"eu"`, `"us"`, `"eu"`, `null`, `"__overflow__"`, `[]`}).Draw(r, "region"),
+		rapid.SampledFrom([]string{`200`, `200`, `500`, `503`, `null`, `"odd"`}).Draw(r, "status"),
+		rapid.SampledFrom([]string{`"/a"`, `"/a"`, `"/b"`, `7`, `true`, `"__overflow__"`}).Draw(r, "endpoint"),
+		rapid.SampledFrom([]string{`"u1"`, `"u2"`, `"u3"`, `null`, `1`}).Draw(r, "user"))
+	l.say("%s uses %s of %s at %s with %s", client, quantity, meter, when, properties)
+	w.full(client, meter, quantity, fmt.Sprintf("e%d", w.ids), when, properties)
+}
+
+// anyLimit is a limit on any meter.
+func (l *life) anyLimit() string {
+	r := l.r
+	of := rapid.SampledFrom([]string{"hits", "hits", "egress", "errors", "users", "peak", "low", "gauge", "bytes"}).Draw(r, "of any")
+	dimensions := map[string][]string{
+		"hits": {
+			"", `,"per":["region"]`, `,"per":["endpoint","region"]`, `,"where":{"region":"eu"}`, `,"where":{"region":"eu"},"per":["endpoint"]`,
+			`,"where":{"region":"us","endpoint":"/a"}`, `,"where":{"region":"__overflow__","endpoint":"__overflow__"}`,
+		},
+		"egress": {"", `,"per":["region"]`, `,"where":{"region":""}`},
+		"errors": {"", `,"per":["endpoint"]`, `,"where":{"endpoint":"7"}`},
+		"users":  {"", `,"per":["region"]`, `,"where":{"region":"us"}`},
+	}[of]
+	if dimensions == nil {
+		dimensions = []string{""}
+	}
+	value := map[string][]string{
+		"hits": {"1", "2", "3"}, "users": {"1", "2", "3"}, "egress": {"50", "120"}, "errors": {"25", "90"},
+	}[of]
+	if value == nil {
+		value = []string{"20", "50", "90"}
+	}
+	return fmt.Sprintf(`{"id":"a-%s","meter":%q,"limit":%q,"thresholds":["50%%","100%%"]%s%s}`, of, of,
+		rapid.SampledFrom(value).Draw(r, "value"), rapid.SampledFrom(dimensions).Draw(r, "dimensions"),
+		rapid.SampledFrom([]string{"", "", "", `,"timezone":"Asia/Kolkata"`, `,"period":"week"`, `,"period":"anniversary"`}).Draw(r, "period"))
 }
 
 func (l *life) contract() {
@@ -168,15 +223,16 @@ func (l *life) contract() {
 	if rapid.IntRange(0, 4).Draw(r, "keep it") > 0 {
 		of := rapid.SampledFrom([]string{"bytes", "calls"}).Draw(r, "of")
 		limit := map[string]string{"bytes": "a", "calls": "b"}[of]
-		ends := "null"
 		if l.moving {
 			limit = rapid.SampledFrom([]string{"a", "b"}).Draw(r, "limit")
-		} else {
-			ends = rapid.SampledFrom([]string{"null", "null", `"2026-11-20T15:00:00Z"`, `"2026-11-21T13:30:00Z"`}).Draw(r, "ends")
 		}
+		ends := rapid.SampledFrom([]string{"null", "null", `"2026-11-20T15:00:00Z"`, `"2026-11-21T13:30:00Z"`}).Draw(r, "ends")
 		limits := fmt.Sprintf(`{"id":%q,"meter":%q,"limit":%q,"thresholds":["50%%","100%%"]%s}`, limit, of,
 			rapid.SampledFrom([]string{"3", "50", "120"}).Draw(r, "value"),
 			rapid.SampledFrom([]string{"", "", `,"period":"hour"`, `,"period":"lifetime"`}).Draw(r, "period"))
+		if l.rich {
+			limits = l.anyLimit()
+		}
 		starts := rapid.SampledFrom([]string{"2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-11-20T09:30:00Z"}).Draw(r, "starts")
 		value = fmt.Sprintf(`{"id":%q,"client":"c1","starts_at":%q,"ends_at":%s,"limits":[%s]}`, id, starts, ends, limits)
 	}
@@ -184,7 +240,8 @@ func (l *life) contract() {
 	w.contract(id, value)
 }
 
-// answer answers what was asked of history: that c1 had used 40 bytes.
+// answer answers what was asked of history: that c1 had used 40 bytes, and
+// something of each meter where there are meters of all kinds.
 func (l *life) answer() {
 	l.w.fold()
 	l.w.commit()
@@ -205,7 +262,24 @@ func (w *world) answer(t require.TestingT, ask aggregate.Ask, amount string) {
 		quantity, err := usage.ParseDecimal(amount)
 		require.NoError(t, err)
 		when := max(ask.Period.Start, min(w.now, ask.Period.End-1))
-		totals = []aggregate.SeedTotal{{Meter: "bytes", Events: 1, Quantity: quantity, First: when, Last: when}}
+		of := func(meter string, fields ...usage.Value) {
+			totals = append(totals, aggregate.SeedTotal{
+				Meter: meter, Fields: fields, Events: 1, Quantity: quantity, Min: quantity, Max: quantity, Latest: quantity, First: when, Last: when,
+			})
+		}
+		of("bytes", make([]usage.Value, len(w.cfg.Catalog.Paths))...)
+		if len(w.cfg.Catalog.Paths) > 0 {
+			text := func(s string) usage.Value { return usage.Value{Kind: usage.TextValue, Text: []byte(s)} }
+			none := usage.Value{}
+			of("hits", text("/a"), text("eu"), none, none)
+			of("hits", text("/h"), text("eu"), none, none)
+			of("hits", text("/v"), text("eu"), none, none) // and taken back
+			of("hits", text("/v"), text("eu"), none, none)
+			totals[len(totals)-1].Void = true
+			of("users", none, text("us"), none, text("u1"))
+			of("gauge", none, none, none, none)
+			of("peak", none, none, usage.Value{Kind: usage.NumberValue, Number: usage.DecimalOf(500)}, none)
+		}
 	}
 	w.state.Begin(w.now)
 	err := w.state.TakeSeed(ask, totals)

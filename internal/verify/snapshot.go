@@ -14,8 +14,12 @@ import (
 type kept struct {
 	counters map[string]*aggregate.CounterRecord
 	limits   map[string]*aggregate.LimitRecord
+	marks    map[string]*aggregate.DedupeRecord
 	position *aggregate.PositionRecord // nil: none
 	points   []checkpoint
+
+	// inherited are the counters that have something of history, by client.
+	inherited map[string][]*aggregate.CounterRecord
 }
 
 // clock returns when the commit was made that the changelog ends with.
@@ -58,7 +62,7 @@ func (c *check) snapshot(ctx context.Context, p int32) (*kept, []Difference, err
 }
 
 func (c *check) readChangelog(ctx context.Context, p int32) (*kept, []Difference, error) {
-	k := &kept{counters: map[string]*aggregate.CounterRecord{}, limits: map[string]*aggregate.LimitRecord{}}
+	k := &kept{counters: map[string]*aggregate.CounterRecord{}, limits: map[string]*aggregate.LimitRecord{}, marks: map[string]*aggregate.DedupeRecord{}}
 	var (
 		decoder     schema.ChangelogDecoder
 		differences []Difference
@@ -69,6 +73,12 @@ func (c *check) readChangelog(ctx context.Context, p int32) (*kept, []Difference
 		}
 		return nil
 	})
+	k.inherited = map[string][]*aggregate.CounterRecord{}
+	for _, r := range k.counters {
+		if r.Seed.Events != 0 || r.Seed.Usage != 0 || c.cfg.VoidMapped && r.Seed.Boundary > 0 {
+			k.inherited[r.Client] = append(k.inherited[r.Client], r)
+		}
+	}
 	return k, differences, err
 }
 
@@ -81,8 +91,7 @@ func (k *kept) take(decoder *schema.ChangelogDecoder, r *kafka.Record, p int32) 
 	case r.Value == nil:
 		delete(k.counters, string(r.Key))
 		delete(k.limits, string(r.Key))
-		return ""
-	case kind == aggregate.DedupeKind: // hashes tell nothing to others
+		delete(k.marks, string(r.Key))
 		return ""
 	}
 	record, err := decoder.Decode(r.Key, r.Value)
@@ -97,6 +106,9 @@ func (k *kept) take(decoder *schema.ChangelogDecoder, r *kafka.Record, p int32) 
 	case *aggregate.LimitRecord:
 		key = record.Key()
 		k.limits[string(r.Key)] = record
+	case *aggregate.DedupeRecord:
+		key = record.Key()
+		k.marks[string(r.Key)] = record
 	case *aggregate.PositionRecord:
 		key = aggregate.PositionKey(p)
 		problem = k.moved(record, usage.Time(r.Timestamp))
@@ -143,8 +155,8 @@ type course struct {
 }
 
 // moment is when a record was counted: partition time in [lo, hi], the clock
-// in [since, until].
-type moment struct{ lo, hi, since, until usage.Time }
+// in [since, until]. The commit before was made at partition time before.
+type moment struct{ lo, hi, since, until, before usage.Time }
 
 // skew is by how much clocks of producers and instances may differ.
 const skew = usage.Time(60_000)
@@ -153,9 +165,10 @@ func (c *course) at(offset int64, timestamp usage.Time) moment {
 	for c.next < len(c.points) && c.points[c.next].position <= offset {
 		c.next++
 	}
-	m := moment{lo: usage.MinTime, hi: usage.MaxTime, since: usage.MinTime, until: usage.MaxTime}
+	m := moment{lo: usage.MinTime, hi: usage.MaxTime, since: usage.MinTime, until: usage.MaxTime, before: usage.MinTime}
 	if c.next > 0 {
 		m.lo, m.since = c.points[c.next-1].time, c.points[c.next-1].clock
+		m.before = m.lo
 	}
 	if c.next < len(c.points) {
 		m.hi, m.until = c.points[c.next].time, c.points[c.next].clock

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -15,9 +14,10 @@ func (a *audit) told(w *watch, e *alerts.Event) {
 	s := w.script
 	t := w.term(e.ContractRevision)
 	switch e.Cause.Kind {
-	case alerts.ByUsage:
+	case alerts.ByUsage, alerts.ByVoid:
 		if w.sole() || e.Cause.Offset == nil || *e.Cause.Offset >= w.counter.seed().Boundary {
 			a.differ(LimitEvent, eventKey(e), "its cause is no record that counts in its counter")
+			s.disputed = true
 		}
 		s.believe(e, w.terms[0].limit.Decimals)
 	case alerts.ByPeriodEnd:
@@ -124,12 +124,17 @@ func (a *audit) finishScripts() {
 		}
 		w := s.watches[len(s.watches)-1]
 		period := &w.counter.period
-		if w.sole() && len(s.standing) > 0 && !s.closed && !s.late && !s.vague && a.kept.position.Time >= period.End && period.End != usage.MaxTime {
-			key := fmt.Sprintf("%s %s", alerts.StateKey(s.tuple.contract, s.tuple.limit, nil), s.tuple.period)
-			a.differ(LimitEvent, key, "the reset is missing: %s stood when the period ended", strings.Join(alerts.Labels(s.standing), ", "))
+		if (w.sole() || !w.counter.loose && w.steady(a.deals)) && len(s.standing) > 0 && !s.closed && !s.late && !s.vague && a.kept.position.Time >= period.End && period.End != usage.MaxTime {
+			a.differ(LimitEvent, s.key(), "the reset is missing: %s stood when the period ended", strings.Join(alerts.Labels(s.standing), ", "))
 			s.standing, s.closed = nil, true
 		}
 	}
+}
+
+// steady tells whether the limit is on its counter in all revisions of its
+// contract.
+func (w *watch) steady(d *deals) bool {
+	return !d.unsteady(w.terms)
 }
 
 // watchFor returns the watch that an event is of.

@@ -10,9 +10,13 @@
 // What depends on the clock of the instance that counted is judged within the
 // bounds that the topics leave: partition time lies between record timestamps
 // and what the changelog says of the commit, and a duplicate between the dedupe
-// window and the window and an eighth may have been counted or not. Limits are
-// looked for in full where a contract has one revision; where it has several,
-// what was told is checked, but not what was left untold.
+// window and the window and an eighth may have been counted or not. What limits
+// left untold is looked for wherever it is certain which revision of a contract
+// was in force; and in the end just those thresholds must stand that the total
+// has reached. A total of distinct values must be exact up to 1024, and within
+// 3 % beyond. Where a client had nearly as many combinations of dimension values
+// as are kept apart, it may be uncertain which of them were; then they have to
+// add up to the total.
 package verify
 
 import (
@@ -31,6 +35,7 @@ type Config struct {
 	Topics            Topics
 	Catalog           *usage.Catalog
 	MeterMapped       bool
+	VoidMapped        bool // history may have events that it also takes back
 	DedupeWindow      time.Duration
 	MaxFuture         time.Duration
 	AllowedLateness   time.Duration
@@ -59,11 +64,13 @@ type Cluster interface {
 	Read(ctx context.Context, topic string, partition int32, from, to int64, fn func(kafka.Batch) error) (next int64, err error)
 }
 
-// Ledger is what the events of the usage topic add up to, as somebody else
-// says. Quantities are in the meters' units.
+// Ledger is what the events of the usage topic add up to in each period, voids
+// taken off, as somebody else says. Quantities are in the meters' units.
+// Dimensions are nil for whatever the values are. A ledger has all combinations
+// of a meter or none.
 type Ledger interface {
-	Each(fn func(client, meter string, events, quantity int64))
-	EachPartition(fn func(partition int32, records, duplicates, undecodable int64))
+	Each(fn func(client, meter, period string, dimensions map[string]string, events, quantity int64))
+	EachPartition(fn func(partition int32, records, duplicates, undecodable, voids int64))
 }
 
 // Parts is what the check works with.
@@ -82,6 +89,7 @@ type Report struct {
 	Records      int64 `json:"records"`
 	Counted      int64 `json:"counted"`
 	Duplicates   int64 `json:"duplicates"`
+	Voided       int64 `json:"voided"`
 	Ignored      int64 `json:"ignored"`
 	DeadLettered int64 `json:"dead_lettered"`
 	Doubtful     int64 `json:"doubtful"` // may be duplicates or not

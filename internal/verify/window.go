@@ -28,11 +28,18 @@ type window struct {
 type idGeneration struct {
 	since  usage.Time // partition time of the first of them, at least
 	latest usage.Time // of the last, at most
-	ids    map[xxh3.Uint128]span
+	ids    map[xxh3.Uint128]mark
 }
 
-// span is the bounds of when an id was counted.
-type span struct{ lo, hi usage.Time }
+// mark is the bounds of when an id was last counted.
+type mark struct {
+	lo, hi usage.Time
+	first  usage.Time // when it was first counted in a row that hangs together, at least
+	sure   bool       // it was counted; else it may have been a duplicate
+}
+
+// span is the event times of the earliest and the latest of some events.
+type span struct{ first, last usage.Time }
 
 func newWindow(length time.Duration) *window {
 	ms := usage.Time(length.Milliseconds())
@@ -77,22 +84,20 @@ func (w *window) claim(id xxh3.Uint128, m moment, sure bool) {
 		return
 	}
 	w.turn(m)
-	at := span{m.lo, m.hi}
-	if !sure {
-		for _, g := range []*idGeneration{w.young, w.old} {
-			if before, ok := g.find(id); ok {
-				at.lo = before.lo
-				break
-			}
+	at := mark{lo: m.lo, hi: m.hi, first: m.lo, sure: sure}
+	if before, ok := w.find(id); ok {
+		at.first = before.first
+		if !sure {
+			at.lo = before.lo
 		}
 	}
 	w.young.latest = max(w.young.latest, m.hi)
 	w.young.ids[id] = at
 }
 
-func (g *idGeneration) find(id xxh3.Uint128) (span, bool) {
+func (g *idGeneration) find(id xxh3.Uint128) (mark, bool) {
 	if g == nil {
-		return span{}, false
+		return mark{}, false
 	}
 	at, ok := g.ids[id]
 	return at, ok
@@ -109,5 +114,5 @@ func (w *window) turn(m moment) {
 	case w.old != nil && m.lo-w.old.latest <= keep:
 		return
 	}
-	w.old, w.young = w.young, &idGeneration{since: m.lo, latest: m.hi, ids: map[xxh3.Uint128]span{}}
+	w.old, w.young = w.young, &idGeneration{since: m.lo, latest: m.hi, ids: map[xxh3.Uint128]mark{}}
 }

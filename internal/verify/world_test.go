@@ -1,9 +1,13 @@
 package verify_test
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +54,7 @@ type world struct {
 	letters   []kafka.Message
 	position  int64 // of the group
 	ids       int
+	sent      []string // values of usage, but for odd ones and voids
 }
 
 func at(t *testing.T, text string) usage.Time {
@@ -64,7 +69,7 @@ func newWorld(t *testing.T, changes ...func(*verify.Config)) *world {
 	schedule, err := usage.NewSchedule(usage.Day, "UTC")
 	require.NoError(t, err)
 	w := &world{t: t, now: at(t, "2026-11-20T10:00:00Z"), cfg: verify.Config{
-		ApplicationID: app, Topics: topics, MeterMapped: true, DedupeWindow: time.Hour, MaxFuture: 5 * time.Minute,
+		ApplicationID: app, Topics: topics, MeterMapped: true, VoidMapped: true, DedupeWindow: time.Hour, MaxFuture: 5 * time.Minute,
 		AllowedLateness: 24 * time.Hour, KeepPeriods: 2,
 		Catalog: &usage.Catalog{Schedule: schedule, Meters: []usage.Meter{
 			{Name: "calls", Aggregation: usage.Count}, {Name: "bytes", Aggregation: usage.Sum, Decimals: 1},
@@ -83,18 +88,61 @@ func newWorld(t *testing.T, changes ...func(*verify.Config)) *world {
 		MeterMapped: true, DedupeWindow: w.cfg.DedupeWindow, MaxFuture: w.cfg.MaxFuture, AllowedLateness: w.cfg.AllowedLateness,
 		UnknownMeter: policy, KeepPeriods: w.cfg.KeepPeriods, History: w.cfg.History, MarkSeeded: w.cfg.MarkSeeded,
 	}, w.table)
-	w.handle = decoder(t).Handle()
+	w.handle = w.decoder().Handle()
 	w.codec, err = schema.NewEventCodec(schema.JSON, 0)
 	require.NoError(t, err)
 	return w
 }
 
-func decoder(t *testing.T) *schema.Decoder {
-	t.Helper()
+// rich gives a world meters of every kind. Its events have properties.
+func rich(c *verify.Config) {
+	c.Catalog.Paths = []string{"properties.endpoint", "properties.region", "properties.status", "properties.user"}
+	by := func(names ...string) (list []usage.Dimension) {
+		for i, path := range c.Catalog.Paths {
+			if name := strings.TrimPrefix(path, "properties."); slices.Contains(names, name) {
+				list = append(list, usage.Dimension{Name: name, Field: i})
+			}
+		}
+		return list
+	}
+	c.Catalog.Meters = append(c.Catalog.Meters,
+		usage.Meter{Name: "hits", Aggregation: usage.Count, Dimensions: by("endpoint", "region"), MaxCombinations: 4},
+		usage.Meter{Name: "egress", Aggregation: usage.Sum, Decimals: 1, Dimensions: by("region"), MaxCombinations: 100},
+		usage.Meter{Name: "errors", Aggregation: usage.Sum, Decimals: 1, When: atLeast{2, 500}, Dimensions: by("endpoint"), MaxCombinations: 100},
+		usage.Meter{Name: "users", Aggregation: usage.Unique, Value: 3, Dimensions: by("region"), MaxCombinations: 100},
+		usage.Meter{Name: "peak", Aggregation: usage.Max, Decimals: 1},
+		usage.Meter{Name: "low", Aggregation: usage.Min, Decimals: 1},
+		usage.Meter{Name: "gauge", Aggregation: usage.Latest, Decimals: 1},
+	)
+}
+
+// atLeast holds of events that have a number of so much in a field.
+type atLeast struct {
+	field int
+	least int64
+}
+
+func (c atLeast) String() string { return fmt.Sprintf("fields[%d] >= %d", c.field, c.least) }
+
+var errNoNumber = errors.New("not a number")
+
+func (c atLeast) Holds(fields []usage.Value) (bool, error) {
+	switch v := fields[c.field]; v.Kind {
+	case usage.NullValue:
+		return false, nil
+	case usage.NumberValue:
+		return v.Number.Units >= c.least, nil
+	default:
+		return false, errNoNumber
+	}
+}
+
+func (w *world) decoder() *schema.Decoder {
+	w.t.Helper()
 	cfg := schema.DefaultDecoderConfig()
-	cfg.Format = schema.JSON
-	d, err := schema.NewDecoder(cfg, nil, zaptest.NewLogger(t), prometheus.NewRegistry())
-	require.NoError(t, err)
+	cfg.Format, cfg.Mapping.Void, cfg.Mapping.Fields = schema.JSON, "is_void", w.cfg.Catalog.Paths
+	d, err := schema.NewDecoder(cfg, nil, zaptest.NewLogger(w.t), prometheus.NewRegistry())
+	require.NoError(w.t, err)
 	return d
 }
 
@@ -113,7 +161,29 @@ func (w *world) use(client, meter, quantity string) {
 }
 
 func (w *world) send(client, meter, quantity, id string, when usage.Time) {
-	w.raw(client, fmt.Sprintf(`{"event_id":%q,"client_id":%q,"meter":%q,"quantity":%q,"timestamp":%q}`, id, client, meter, quantity, when))
+	value := fmt.Sprintf(`{"event_id":%q,"client_id":%q,"meter":%q,"quantity":%q,"timestamp":%q}`, id, client, meter, quantity, when)
+	w.sent = append(w.sent, value)
+	w.raw(client, value)
+}
+
+// give writes an event with properties, given as the inside of an object of
+// JSON, at the present time, and returns its id.
+func (w *world) give(client, meter, quantity, properties string) string {
+	w.ids++
+	id := fmt.Sprintf("e%d", w.ids)
+	w.full(client, meter, quantity, id, w.now, properties)
+	return id
+}
+
+func (w *world) full(client, meter, quantity, id string, when usage.Time, properties string) {
+	value := fmt.Sprintf(`{"event_id":%q,"client_id":%q,"meter":%q,"quantity":%q,"timestamp":%q,"properties":{%s}}`, id, client, meter, quantity, when, properties)
+	w.sent = append(w.sent, value)
+	w.raw(client, value)
+}
+
+// takeBack writes the void of a value that was sent.
+func (w *world) takeBack(client, value string) {
+	w.raw(client, strings.TrimSuffix(value, "}")+`,"is_void":true}`)
 }
 
 func (w *world) raw(key, value string) {
@@ -262,10 +332,30 @@ func (w *world) spoil(n int, change func(*alerts.Event)) {
 	replace(w.events)
 	replace(w.states)
 	w.records(func(r any) {
-		if l, ok := r.(*aggregate.LimitRecord); ok && l.Last != nil && l.Last.ID == id {
+		l, ok := r.(*aggregate.LimitRecord)
+		if !ok || l.Last == nil {
+			return
+		}
+		if l.Last.ID == id {
 			l.Last = e
 		}
+		if l.Contract == e.Contract && l.Limit == e.LimitID && l.Period.ID == e.Period.ID && maps.Equal(l.Dimensions, e.Dimensions) {
+			retell(l, e)
+		}
 	})
+}
+
+// retell has l tell of e as it is.
+func retell(l *aggregate.LimitRecord, e *alerts.Event) {
+	for i := range l.Told {
+		if t := &l.Told[i]; t.Sequence == e.Sequence {
+			t.Kind, t.Before, t.After, t.Revision, t.Cause, t.Late = e.Kind, e.UsageBefore, e.UsageAfter, e.ContractRevision, e.Cause, e.Late
+			t.Labels = nil
+			for _, p := range e.Thresholds {
+				t.Labels = append(t.Labels, p.Threshold)
+			}
+		}
+	}
 }
 
 // records changes records of the changelog.
@@ -287,6 +377,8 @@ func (w *world) records(change func(record any)) {
 			require.NoError(w.t, err)
 		case *aggregate.PositionRecord:
 			m.Value = schema.AppendPosition(nil, r)
+		case *aggregate.DedupeRecord:
+			m.Value = schema.AppendDedupe(nil, r)
 		}
 	}
 }
@@ -308,7 +400,7 @@ func (w *world) checkWith(change func(*verify.Parts)) ([]string, verify.Report) 
 	cluster := w.write()
 	var found []string
 	parts := verify.Parts{
-		Cluster: cluster, Decoder: decoder(t), Events: w.codec, Found: func(d verify.Difference) { found = append(found, d.String()) },
+		Cluster: cluster, Decoder: w.decoder(), Events: w.codec, Found: func(d verify.Difference) { found = append(found, d.String()) },
 	}
 	change(&parts)
 	report, err := verify.Run(t.Context(), w.cfg, parts)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // The sizes of the whole.
@@ -44,9 +45,11 @@ func (k key) counted(events, quantity int64) total {
 
 // The whole of meterd's promise, on real parts: some usage is history in Druid
 // and gone from Kafka, some waits in Kafka, the rest comes while daemons are
-// killed, the broker is killed, and partitions move between two instances. In
-// the end verify finds nothing, and every total is what the ledgers say, what
-// Druid says, and what HTTP says.
+// killed, the broker is killed, and partitions move between two instances. Some
+// events are taken back, some meters have dimensions or conditions, and some
+// limits are on single values and in zones of their own. In the end verify
+// finds nothing, and every total is what the ledgers say, what Druid says, and
+// what HTTP says.
 func TestExactlyOnceOnRealParts(t *testing.T) {
 	p := newParts(t)
 	topic := fmt.Sprintf("usage-%d", time.Now().UnixNano())
@@ -60,6 +63,7 @@ func TestExactlyOnceOnRealParts(t *testing.T) {
 	// one schema, for the second has times in microseconds, which the testbed's
 	// Druid takes for milliseconds.
 	ledgers := []string{p.load(config, 1, part, 0, "--duplicates", "0", "--undecodable", "0", "--contracts", "300")}
+	p.contracts(topic, ledgers[0])
 	boundary := p.ends(topic)
 	p.druidHas(topic, part)
 	_, err = p.admin.DeleteRecords(t.Context(), boundary)
@@ -129,16 +133,49 @@ func (p *parts) config(topic string) string {
 application_id: %[1]s-meterd
 kafka: {brokers: [%[2]q], session_timeout: 10s, transaction_timeout: 5s}
 schema_registry: {url: %[3]q}
-usage: {topic: %[1]s, allowed_lateness: 72h}
+usage: {topic: %[1]s, allowed_lateness: 72h, fields: {void: is_void}}
 meters:
-  - {name: api_calls, aggregation: count}
+  - {name: api_calls, aggregation: count, group_by: [source]}
   - {name: bytes_out, aggregation: sum}
   - {name: jobs, aggregation: sum}
+  - {name: imports, aggregation: count, when: 'meter == "jobs" && source == "batch-importer"'}
+  - {name: origins, aggregation: unique, value: source, when: 'meter == "bytes_out" && is_void == false'}
 history:
-  druid: {url: %[4]q, coordinator_url: %[5]q, datasource: %[1]s, supervisor: %[1]s, lane: seed}
+  druid:
+    {url: %[4]q, coordinator_url: %[5]q, datasource: %[1]s, supervisor: %[1]s, lane: seed, columns: {void: is_void}}
 schedule: {period: year}
 state: {min_free_disk: 100MiB, flush_interval: 2s}
 `, topic, p.kafka, p.registry, p.druid, env(p.t, "METERD_TEST_DRUID_COORDINATOR")))
+}
+
+// contracts writes contracts for some of the clients in a ledger of a quarter
+// of all events, with limits on single values, in zones of their own and on
+// meters with conditions, which are reached in the course of the test.
+func (p *parts) contracts(topic, ledger string) {
+	p.t.Helper()
+	const some, least = 60, 80 // clients, events
+	var records []*kgo.Record
+	for _, l := range ledgerLines(p.t, ledger) {
+		if l.Meter != "api_calls" || l.Dimensions != nil || l.Events < least || len(records) == some {
+			continue
+		}
+		each := l.Events * 3 / 4 // of about as many of each of four sources
+		id := "values-" + l.Client
+		records = append(records, &kgo.Record{Topic: topic + "-meterd.contracts", Key: []byte(id), Value: fmt.Appendf(nil, `
+			{"id": %q, "client": %q, "starts_at": "2020-02-29T12:00:00+05:30", "timezone": "Asia/Kolkata", "limits": [
+			{"id": "each", "meter": "api_calls", "limit": "%[3]d", "timezone": "UTC", "per": ["source"], "thresholds": ["20%%", "50%%", "100%%"]},
+			{"id": "each-here", "meter": "api_calls", "limit": "%[3]d", "per": ["source"], "thresholds": ["40%%", "90%%"]},
+			{"id": "importer", "meter": "api_calls", "limit": "%[3]d", "period": "anniversary", "where": {"source": "batch-importer"}},
+			{"id": "imports", "meter": "imports", "limit": "%[4]d", "thresholds": ["10%%", "50%%", "100%%"]},
+			{"id": "imports-today", "meter": "imports", "period": "day", "timezone": "America/St_Johns", "limit": "%[4]d", "thresholds": ["10%%", "50%%"]},
+			{"id": "origins", "meter": "origins", "limit": "4", "timezone": "UTC", "thresholds": ["50%%", "100%%"]}]}`,
+			id, l.Client, each, max(1, l.Events/4))})
+	}
+	require.Len(p.t, records, some)
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(p.kafka, ",")...))
+	require.NoError(p.t, err)
+	defer client.Close()
+	require.NoError(p.t, client.ProduceSync(p.t.Context(), records...).FirstErr())
 }
 
 // supervise has Druid ingest the topic.
@@ -147,6 +184,9 @@ func (p *parts) supervise(topic string) {
 	spec, err := os.ReadFile(filepath.Join(env(p.t, "METERD_TESTBED"), "spec", "usage.json"))
 	require.NoError(p.t, err)
 	text := strings.ReplaceAll(string(spec), `"usage"`, fmt.Sprintf("%q", topic))
+	const last = `{"type": "long", "name": "k_ts"}`
+	require.Contains(p.t, text, last)
+	text = strings.Replace(text, last, last+`, {"type": "string", "name": "source"}, {"type": "string", "name": "is_void"}`, 1)
 	p.testbed("druid.sh", "supervise", p.file("supervisor.json", text))
 }
 
@@ -156,7 +196,7 @@ func (p *parts) load(config string, seed, events, rate int, more ...string) stri
 	ledger := filepath.Join(p.dir, fmt.Sprintf("ledger-%d.jsonl", seed))
 	args := append([]string{
 		"loadgen", "--config", config, "--seed", fmt.Sprint(seed), "--events", fmt.Sprint(events), "--rate", fmt.Sprint(rate),
-		"--clients", fmt.Sprint(clients), "--ledger", ledger,
+		"--clients", fmt.Sprint(clients), "--ledger", ledger, "--voids", "0.002", "--negative", "0.01",
 	}, more...)
 	if out, err := p.meterd(args...); err != nil {
 		p.t.Errorf("meterd %v: %v: %s", args, err, out)
@@ -231,13 +271,14 @@ func (p *parts) sqlRows(query string) ([][]any, error) {
 }
 
 // druidTotals returns what Druid has of each client and meter, each event id
-// once, a few partitions of the topic at a time.
+// once that was not taken back, a few partitions of the topic at a time.
 func (p *parts) druidTotals(datasource string) map[key]total {
 	p.t.Helper()
 	totals := map[key]total{}
 	for partition := range partitions {
 		rows, err := p.sqlRows(fmt.Sprintf(`SELECT client_id, meter, COUNT(*), SUM(q) FROM (
-			SELECT client_id, meter, event_id, MAX(quantity) AS q FROM "%s" WHERE k_partition = %d GROUP BY 1, 2, 3) GROUP BY 1, 2`, datasource, partition))
+			SELECT client_id, meter, event_id, MAX(quantity) AS q FROM "%s" WHERE k_partition = %d GROUP BY 1, 2, 3
+			HAVING COUNT(*) FILTER (WHERE is_void = 'true') = 0) GROUP BY 1, 2`, datasource, partition))
 		require.NoError(p.t, err)
 		for _, row := range rows {
 			k := key{fmt.Sprint(row[0]), fmt.Sprint(row[1])}
@@ -259,6 +300,7 @@ func number(t *testing.T, cell any) int64 {
 // ledgerLine is any line of a ledger.
 type ledgerLine struct {
 	Client, Meter string
+	Dimensions    map[string]string
 	Events        int64
 	Quantity      json.Number
 	Undecodable   int64
@@ -281,7 +323,7 @@ func ledgerLines(t *testing.T, path string) []ledgerLine {
 func addLedger(t *testing.T, path string, totals map[key]total) {
 	t.Helper()
 	for _, l := range ledgerLines(t, path) {
-		if l.Client == "" {
+		if l.Client == "" || l.Dimensions != nil {
 			continue
 		}
 		quantity, err := l.Quantity.Int64()
@@ -331,7 +373,9 @@ func (d *process) addTotals(t *testing.T, client string, totals map[key]total) {
 	var answer struct {
 		Complete bool
 		Counters []struct {
-			Meter  string
+			Meter      string
+			Dimensions map[string]string
+
 			Usage  json.Number
 			Events int64
 			Period struct{ ID, Start string }
@@ -343,6 +387,9 @@ func (d *process) addTotals(t *testing.T, client string, totals map[key]total) {
 	for _, c := range answer.Counters {
 		if c.Period.ID != year || c.Period.Start != year+"-01-01T00:00:00Z" {
 			continue // of a limit with a period of its own
+		}
+		if len(c.Dimensions) > 0 || c.Meter == "imports" || c.Meter == "origins" {
+			continue // the ledgers have no such totals
 		}
 		require.Equal(t, "exact", c.Seed.State)
 		usage, err := c.Usage.Int64()
