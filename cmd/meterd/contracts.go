@@ -305,13 +305,14 @@ func newContractsDeleteCommand(env *environment, flags *apiFlags) *cobra.Command
 }
 
 func newContractsGetCommand(env *environment, flags *apiFlags) *cobra.Command {
-	var state, client string
+	var client string
+	state := &output{allowed: []string{"", "active", "future", "ended", "rejected"}}
 	cmd := &cobra.Command{
 		Use:   "get [ID]",
 		Short: "Print the contract in force of this id, or all there are, rejected ones too",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVar(&state, "state", "", "only those in this `state`: active, future, ended or rejected")
+	cmd.Flags().Var(state, "state", "only those in this `state`: active, future, ended or rejected")
 	cmd.Flags().StringVar(&client, "client", "", "only those of this `client`")
 	format := outputFlag(cmd, outputTable, outputJSON)
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
@@ -320,7 +321,7 @@ func newContractsGetCommand(env *environment, flags *apiFlags) *cobra.Command {
 			return err
 		}
 		if len(ids) == 0 {
-			list, err := a.contracts(cmd.Context(), url.Values{"state": {state}, "client": {client}})
+			list, err := a.contracts(cmd.Context(), url.Values{"state": {state.value}, "client": {client}})
 			if err != nil {
 				return err
 			}

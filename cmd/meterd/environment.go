@@ -105,7 +105,7 @@ func (o *output) Type() string   { return "format" }
 // Set refuses what the command cannot print.
 func (o *output) Set(value string) error {
 	if !slices.Contains(o.allowed, value) {
-		return fmt.Errorf("must be %s", strings.Join(o.allowed, " or "))
+		return fmt.Errorf("must be %s", strings.TrimPrefix(strings.Join(o.allowed, " or "), " or "))
 	}
 	o.value = value
 	return nil

@@ -191,7 +191,7 @@ func (s *State) place(f *family, meter int, ev *usage.Event, named func() bool) 
 // meter one by one: it has its counter, however many there are.
 func (c *client) named(meter int, values [][]byte) bool {
 	return slices.ContainsFunc(c.terms, func(t term) bool {
-		return t.limit.Meter == meter && t.view.whole && len(t.view.per) == 0 && t.view.takes(values)
+		return t.limit.Meter == meter && t.shared && t.view.whole && len(t.view.per) == 0 && t.view.takes(values)
 	})
 }
 
