@@ -74,6 +74,7 @@ func (s *State) Changes(now usage.Time) Changes {
 		c.Tombstones = append(c.Tombstones, r.Key())
 	}
 	slices.Sort(c.Tombstones)
+	c.Tombstones = slices.Compact(c.Tombstones) // one may be let go, made anew and let go again
 	return c
 }
 
