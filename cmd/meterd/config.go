@@ -70,8 +70,7 @@ func problemsOf(err error) []string {
 	if err == nil {
 		return problems
 	}
-	var exit exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[exitError](err); ok {
 		err = exit.err
 	}
 	joined, ok := err.(interface{ Unwrap() []error })

@@ -2,6 +2,7 @@ package condition
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/meterd/meterd/internal/usage"
 )
@@ -150,12 +151,7 @@ func within(values []usage.Value) func(v *usage.Value) bool {
 			texts[i] = string(values[i].Text)
 		}
 		return func(v *usage.Value) bool {
-			for _, text := range texts {
-				if string(v.Text) == text {
-					return true
-				}
-			}
-			return false
+			return slices.Contains(texts, string(v.Text))
 		}
 	}
 	return func(v *usage.Value) bool {

@@ -74,7 +74,7 @@ func (c *Config) validateHistoryFields(p *problems, catalog *usage.Catalog) {
 		other, taken := first[column]
 		_, listed := columns.Fields[path]
 		_, otherListed := columns.Fields[other]
-		if taken && !(listed && otherListed) {
+		if taken && (!listed || !otherListed) {
 			p.add("history.druid.columns.fields", "%s and %s would both be the column %q: say which is which", other, path, column)
 			continue
 		}

@@ -53,8 +53,10 @@ func TestChangelogIsSingleObjectEncoding(t *testing.T) {
 	require.NoError(t, err)
 	checkAgainstHamba(t, hamba(t, schemaText(t, "limit")), genericLimit(limit, nil), value)
 
-	position := &aggregate.PositionRecord{Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 1_700_000_000_000,
-		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}}}
+	position := &aggregate.PositionRecord{
+		Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 1_700_000_000_000,
+		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}},
+	}
 	checkAgainstHamba(t, hamba(t, schemaText(t, "position")), map[string]any{
 		"position": int64(12), "time": int64(math.MinInt64), "boundary": int64(3), "boundary_time": int64(1_700_000_000_000),
 		"meters": []any{map[string]any{"name": "m", "shape": int64(math.MinInt64 + 5), "boundary": int64(7), "time": int64(9)}},
@@ -210,8 +212,10 @@ func TestChangelogComesBack(t *testing.T) {
 		})
 	})
 
-	position := &aggregate.PositionRecord{Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 4,
-		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}, {Name: "n"}}}
+	position := &aggregate.PositionRecord{
+		Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 4,
+		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}, {Name: "n"}},
+	}
 	got, err := d.Decode([]byte(aggregate.PositionKey(3)), schema.AppendPosition(nil, position))
 	require.NoError(t, err)
 	require.Equal(t, position, got)
