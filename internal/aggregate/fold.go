@@ -52,11 +52,15 @@ func (s *State) Skip(position int64) {
 	}
 }
 
-// Fold takes in one event. Checks stand in the order of the reasons: bad
-// field, unknown meter, duplicate or void, future, too late, not undoable,
+// Fold takes in one event. Checks stand in the order of the reasons: missing or
+// bad field, unknown meter, duplicate or void, future, too late, not undoable,
 // overflow; the first that applies wins.
 func (s *State) Fold(in Input, ev *usage.Event) Result {
 	s.Reject(in)
+	deduped := s.cfg.DedupeWindow > 0 && len(ev.ID) > 0
+	if ev.Void && !deduped {
+		return dead(usage.MissingField) // nothing to know the event by
+	}
 	if !s.gather(ev) {
 		return dead(usage.BadField)
 	}
@@ -64,17 +68,13 @@ func (s *State) Fold(in Input, ev *usage.Event) Result {
 		return s.unknown()
 	}
 	var hash Hash
-	deduped := s.cfg.DedupeWindow > 0 && len(ev.ID) > 0
 	seen := false
-	switch {
-	case deduped:
+	if deduped {
 		hash = hashOf(ev.Client, ev.ID)
 		seen = s.dedupe.seen(hash, s.time)
 		if seen && !ev.Void || s.voids.seen(hash, s.time) {
 			return Result{Fate: Duplicate}
 		}
-	case ev.Void:
-		return dead(usage.MissingField) // nothing to know the event by
 	}
 	ahead := s.cfg.MaxFuture
 	if !ev.Time.Valid() && ev.Time > s.now || ev.Time > in.Timestamp.Add(ahead) && ev.Time > s.now.Add(ahead) {
@@ -163,6 +163,8 @@ func (s *State) count(in Input, ev *usage.Event, period *usage.Period) (Result, 
 	if c == nil {
 		c = s.clientOf(ev.Client)
 	}
+	s.folding = true
+	defer func() { s.folding = false }()
 	result := Result{Late: s.time >= period.End}
 	s.targets = s.targets[:0]
 	for i := range s.takings {

@@ -204,25 +204,23 @@ func (s *State) emit(e *emission) {
 }
 
 // stand returns the labels that stand after passed were crossed or cleared, in
-// the order of the values they were crossed at, equal ones in that of limit.
+// the order of limit: by the values that they have now, equal ones as written.
 func stand(standing, passed []contracts.Threshold, kind alerts.EventKind, limit []contracts.Threshold) []contracts.Threshold {
 	var after []contracts.Threshold
-	if kind == alerts.Cleared {
-		for _, t := range standing {
-			if !hasLabel(passed, t.Label) {
-				after = append(after, t)
-			}
-		}
-		return after
-	}
-	after = slices.Clone(standing)
-	for _, t := range passed {
-		if !hasLabel(after, t.Label) {
+	for _, t := range standing {
+		if kind == alerts.Crossed || !hasLabel(passed, t.Label) {
 			after = append(after, t)
 		}
 	}
+	if kind == alerts.Crossed {
+		for _, t := range passed {
+			if !hasLabel(after, t.Label) {
+				after = append(after, t)
+			}
+		}
+	}
 	slices.SortStableFunc(after, func(a, b contracts.Threshold) int {
-		return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(placeOf(limit, a.Label), placeOf(limit, b.Label)))
+		return cmp.Compare(placeOf(limit, a.Label), placeOf(limit, b.Label))
 	})
 	return after
 }

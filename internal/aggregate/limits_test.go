@@ -326,3 +326,53 @@ func TestLimitStateIsWrittenOnceACommit(t *testing.T) {
 	require.Same(t, changes.Events[2], changes.States[0].Event)
 	require.Equal(t, "acme", changes.States[0].Client)
 }
+
+// What was crossed late in the cut last period of a contract stands in the
+// current one when the contract goes on after all, and is reset with it.
+func TestLateLabelsGoOnWithTheirContract(t *testing.T) {
+	t.Parallel()
+	for _, more := range []string{"", `,"timezone":"Europe/Berlin"`, `,"period":"year"`} {
+		r := newTestRig(t)
+		put := func(ends, more string) {
+			r.put("k", "acme", `"ends_at":"`+ends+`T00:00:00Z"`, limit("l", "10", `"thresholds":["100%"]`+more))
+		}
+		put("2026-11-20", more)
+		r.seek("11-21")
+		r.use(ev{qty: "10", time: "11-19"})
+		require.Len(t, r.commit(), 1, "late")
+		require.Empty(t, r.blocked())
+		put("2027-06-01", more)
+		require.Empty(t, r.commit(), "the label stays")
+		require.Len(t, r.blocked(), 1, "and stands in the current period")
+		r.advance("2027-01-02")
+		require.Len(t, r.commit(), 1, "it is reset")
+		require.Empty(t, r.blocked())
+	}
+}
+
+// Readers see the labels of the counter that a limit has now.
+func TestLabelsOfAnotherCounterAreNotShown(t *testing.T) {
+	t.Parallel()
+	r := newTestRig(t)
+	r.put("k", "acme", `"ends_at":"2026-11-20T00:00:00Z"`, limit("l", "10", `"thresholds":["100%"]`))
+	r.seek("11-21")
+	r.use(ev{qty: "10", time: "11-19"})
+	require.Len(t, r.commit(), 1)
+	r.put("k", "acme", `"ends_at":"2027-06-01T00:00:00Z"`, limit("l", "10", `"thresholds":["100%"],"meter":"calls"`))
+	require.Empty(t, r.commit())
+	view := r.state.View("acme", aggregate.Selection{}).Limits[0]
+	require.Zero(t, view.Total)
+	require.Empty(t, view.Standing)
+}
+
+// Labels that stand are listed by the values that they have now.
+func TestStandingIsInTheOrderOfTheRevision(t *testing.T) {
+	t.Parallel()
+	r := newTestRig(t)
+	put := func(value string) { r.put("k", "acme", "", limit("l", value, `"thresholds":["100%","110%","130%"]`)) }
+	put("100")
+	r.use(ev{qty: "120"})
+	r.commit()
+	put("50")
+	require.Equal(t, []string{"crossed k/l 2026-11 #2 [130%=65] 120..120 [100% 110% 130%] contract"}, r.commit())
+}

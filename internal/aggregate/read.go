@@ -234,7 +234,7 @@ func (s *State) viewCounter(k *counter, value counterValue) CounterView {
 	view := CounterView{
 		Meter: m.Name, Dimensions: k.dims(), Decimals: m.Decimals, Scope: k.scope, Period: *value.period, Total: value.total,
 		Events: value.events, First: value.first, Last: value.last, Seed: value.seed,
-		Estimated: k.set != nil && k.set.estimated(),
+		Estimated: s.estimated(k),
 	}
 	at := *k
 	at.counterValue = value
@@ -244,6 +244,14 @@ func (s *State) viewCounter(k *counter, value counterValue) CounterView {
 		}
 	}
 	return view
+}
+
+// estimated tells whether the committed total of k is an estimate.
+func (s *State) estimated(k *counter) bool {
+	if k.txn == s.open.id {
+		return s.open.dirty[k.undo].set.sketch != nil
+	}
+	return k.set != nil && k.set.estimated()
 }
 
 // viewLimits adds a limit: once or, where values have it each for itself, for
@@ -308,7 +316,10 @@ func (s *State) viewLimit(c *client, t *term, period usage.Period, per map[strin
 		if l.txn == s.open.id {
 			value = s.open.limits[l.undo].before
 		}
-		view.Standing, view.Told = value.standing, value.told
+		view.Told = value.told
+		if value.meter == t.limit.MeterName && maps.Equal(value.where, t.limit.Where) {
+			view.Standing = value.standing // else it is of another counter
+		}
 	}
 	return view
 }

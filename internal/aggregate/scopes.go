@@ -34,9 +34,13 @@ func (s *State) bindScope(c *client, t *term, since int64) {
 // the best that is known.
 func (s *State) abandon(c *client) {
 	for _, o := range c.own {
-		if !o.live && !o.cutOnly {
-			s.letGo(o, func(k *counter) bool { return k.period.End > s.time })
+		if o.live {
+			continue
 		}
+		s.letGo(o, func(k *counter) bool {
+			standing := o.cutOnly && *k.period == o.schedule.At(k.period.Start) // default counters stand for it
+			return k.period.End > s.time && !standing
+		})
 	}
 }
 
@@ -79,13 +83,14 @@ func (s *State) addScope(c *client, scope Scope, meter int, v view) *ownScope {
 	return o
 }
 
-// recut cuts the periods of o's counters to the contract as it is now. Their
-// totals stay: a counter goes on, and takes nothing after a new end.
+// recut cuts the periods of o's counters to the contract as it is now, and
+// returns the ids of the periods that default counters had stood for until now.
+// Totals stay: a counter goes on, and takes nothing after a new end.
 //
 // A cutOnly counter whose period only the end of the contract cut goes idle
 // where that end is gone: it gets the whole period, and the default counter
 // stands for it until the period is cut again.
-func (s *State) recut(o *ownScope) {
+func (s *State) recut(o *ownScope) (woken []string) {
 	asked := len(s.open.asks)
 	var counters []*counter
 	o.each(func(k *counter) bool {
@@ -113,23 +118,28 @@ func (s *State) recut(o *ownScope) {
 		s.touch(k)
 		idle := o.cutOnly && *k.period == whole
 		k.period = &cut
-		if idle && !s.inherit(k, s.standIns(k.client, o, k.group, whole.Start)) && s.cfg.History {
-			s.blank(k)
-			k.seed = s.pending(s.position, s.time)
-			if ask := askFor(k); !slices.Contains(s.open.asks[asked:], ask) { // one for all combinations
-				s.open.asks = append(s.open.asks, ask)
+		if idle {
+			woken = append(woken, cut.ID)
+			if !s.inherit(k, s.standIns(k.client, o, k.group, whole.Start)) && s.cfg.History {
+				s.blank(k)
+				k.seed = s.pending(s.position, s.time)
+				if ask := askFor(k); !slices.Contains(s.open.asks[asked:], ask) { // one for all combinations
+					s.open.asks = append(s.open.asks, ask)
+				}
 			}
 		}
 		if at := s.expiry(k); at != usage.MaxTime {
 			s.timers.at(at).counters = append(s.timers.at(at).counters, k)
 		}
 	}
+	return woken
 }
 
 // adopt makes counters of o for the periods that have not ended, that the end
 // of the contract cuts, and that default counters have counted so far: what
-// they go on with is known without asking history.
-func (s *State) adopt(c *client, o *ownScope) {
+// they go on with is known without asking history. Where o has counted a period
+// by itself all along, it has all that it is to have.
+func (s *State) adopt(c *client, o *ownScope, woken []string) {
 	if !o.live || !o.cutOnly {
 		return
 	}
@@ -140,13 +150,17 @@ func (s *State) adopt(c *client, o *ownScope) {
 			continue
 		}
 		if o.of(cut.ID) == nil {
-			s.adoptOne(c, o, nil, whole.period.Start, &cut)
+			if !s.adoptOne(c, o, nil, whole.period.Start, &cut) {
+				continue
+			}
+		} else if !slices.Contains(woken, cut.ID) {
+			continue
 		}
 		if len(o.view.per) == 0 {
 			continue
 		}
 		for _, g := range slices.Clone(standard.list) {
-			if g.of(whole.period.ID) == nil || !o.view.takesDims(g.dims) || g.over {
+			if g.of(whole.period.ID) == nil || !o.view.takesDims(g.dims) {
 				continue
 			}
 			key, _ := o.view.keyOfDims(g.dims)
@@ -162,21 +176,36 @@ func (s *State) adopt(c *client, o *ownScope) {
 	}
 }
 
-func (s *State) adoptOne(c *client, o *ownScope, g *group, start usage.Time, period *usage.Period) {
+// adoptOne makes a counter that goes on with what default counters have, and
+// returns false where they have nothing for it.
+func (s *State) adoptOne(c *client, o *ownScope, g *group, start usage.Time, period *usage.Period) bool {
+	stand := s.standIns(c, o, g, start)
+	if len(stand.counters) == 0 && stand.certain {
+		return false
+	}
 	asks := len(s.open.asks)
-	if k := s.make(c, o.meter, o, g, period); s.inherit(k, s.standIns(c, o, g, start)) {
+	if k := s.make(c, o.meter, o, g, period); s.inherit(k, stand) {
 		s.open.asks = s.open.asks[:asks]
 	}
+	return true
 }
 
-// standIns returns the default counters of the period that begins at start
-// which have counted, together, what one of o's counters, of group g, counts.
-func (s *State) standIns(c *client, o *ownScope, g *group, start usage.Time) []*counter {
+// standIns are the default counters that have counted together what one of an
+// own scope counts, and whether that is certainly all of it: what lies beyond
+// the bound of combinations is not told apart.
+type standIns struct {
+	counters []*counter
+	certain  bool
+}
+
+// standIns returns those of one of o's counters, of group g, in the period that
+// begins at start.
+func (s *State) standIns(c *client, o *ownScope, g *group, start usage.Time) standIns {
 	standard := &c.slots[o.meter]
-	var all []*counter
+	stand := standIns{certain: len(o.view.where) == 0 || standard.overflow.find(start) == nil}
 	add := func(k *counter) {
 		if k != nil {
-			all = append(all, k)
+			stand.counters = append(stand.counters, k)
 		}
 	}
 	switch {
@@ -193,26 +222,26 @@ func (s *State) standIns(c *client, o *ownScope, g *group, start usage.Time) []*
 			}
 		}
 	}
-	return all
+	return stand
 }
 
-// inherit gives k, whose period is cut from now on, what wholes, default
-// counters of the same period, have counted together. Where history is there
-// to be asked it returns false unless that is just what k is to count; without,
-// what they have is the best that is known.
-func (s *State) inherit(k *counter, wholes []*counter) bool {
-	if len(wholes) == 0 {
+// inherit gives k, whose period is cut from now on, what default counters of
+// the same period have counted together. Where history is there to be asked it
+// returns false unless that is just what k is to count; without, what they have
+// is the best that is known.
+func (s *State) inherit(k *counter, stand standIns) bool {
+	if len(stand.counters) == 0 || s.cfg.History && !stand.certain {
 		return false
 	}
-	for _, whole := range wholes {
+	for _, whole := range stand.counters {
 		if s.cfg.History && (!whole.seed.Complete() || whole.last >= k.period.End) {
 			return false
 		}
 	}
 	s.blank(k)
-	k.seed = wholes[0].seed
+	k.seed = stand.counters[0].seed
 	var all part
-	for i, whole := range wholes {
+	for i, whole := range stand.counters {
 		p := partOf(whole)
 		all.join(&p)
 		if i > 0 {
@@ -250,9 +279,29 @@ func (s *State) ensure(c *client) {
 				continue
 			}
 		}
-		if c.slots[t.limit.Meter].find(s.time) == nil {
+		family := &c.slots[t.limit.Meter]
+		if family.find(s.time) == nil {
 			s.make(c, t.limit.Meter, nil, nil, s.periodOf(s.time))
 		}
+		if t.shared && t.view.whole && len(t.view.where) > 0 && len(t.view.per) == 0 && family.overflow.find(s.time) != nil {
+			s.takeOut(c, &t)
+		}
+	}
+}
+
+// takeOut makes the counter of the combination that t names, of which some may
+// have been counted beyond the bound of combinations.
+func (s *State) takeOut(c *client, t *term) {
+	family := &c.slots[t.limit.Meter]
+	v := &s.views[t.limit.Meter]
+	key, _ := v.keyOfDims(t.limit.Where)
+	g := family.groups[key]
+	if g == nil {
+		g = v.newGroup(func(i int) string { return t.limit.Where[v.names[i].Name] })
+		family.add(g)
+	}
+	if g.find(s.time) == nil {
+		s.make(c, t.limit.Meter, nil, g, s.periodOf(s.time))
 	}
 }
 

@@ -106,7 +106,7 @@ func TestOneRevisionMovesTheEndAndLowersTheLimit(t *testing.T) {
 	r.use(ev{qty: "60"})
 	r.commit()
 	r.put("k", "acme", `"ends_at":"2026-11-25T00:00:00Z"`, limit("l", "60", ""))
-	require.Equal(t, []string{"crossed k/l 2026-11 #2 [80%=48 100%=60] 60..60 [80% 50% 100%] contract"}, r.commit())
+	require.Equal(t, []string{"crossed k/l 2026-11 #2 [80%=48 100%=60] 60..60 [50% 80% 100%] contract"}, r.commit())
 }
 
 func TestOwnCounters(t *testing.T) {

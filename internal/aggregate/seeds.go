@@ -56,6 +56,11 @@ func (s *State) seedFor(k *counter) Seed {
 		return exact
 	}
 	if k.group != nil {
+		if over := k.family().overflow; !k.group.over && over != nil && over.of(k.period.ID) != nil {
+			k.seed = s.pending(s.here(), max(s.time, s.birth.BoundaryTime)) // some of it was counted there
+			s.open.asks = append(s.open.asks, askFor(k))
+			return k.seed
+		}
 		if all := k.family().of(k.period.ID); all != nil && all.seed.Boundary == boundary {
 			if !all.seed.Complete() {
 				return s.pending(boundary, at) // the answer that it waits for has this combination too
@@ -86,6 +91,15 @@ func (s *State) seedFor(k *counter) Seed {
 	k.seed = seed
 	s.open.asks = append(s.open.asks, askFor(k))
 	return seed
+}
+
+// here returns the offset below which all was folded in before the input at
+// hand.
+func (s *State) here() int64 {
+	if s.folding {
+		return s.position - 1
+	}
+	return s.position
 }
 
 // siblings returns the counters of no combination that are k's but for their

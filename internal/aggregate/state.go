@@ -90,6 +90,7 @@ type State struct {
 	open transaction
 
 	// Of the event at hand.
+	folding bool // an event is being counted
 	takings []taking
 	targets []target
 	texts   [][]byte
@@ -214,7 +215,9 @@ func (s *State) Committed(now usage.Time) {
 		s.forgetLimit(l)
 	}
 	for _, u := range s.open.binds {
-		if c := u.client; c.empty() && s.clients[c.name] == c {
+		c := u.client
+		c.own = slices.DeleteFunc(c.own, func(o *ownScope) bool { return !o.live && o.last == nil && len(o.list) == 0 })
+		if c.empty() && s.clients[c.name] == c {
 			delete(s.clients, c.name) // its contracts are gone, and it had nothing else
 		}
 	}

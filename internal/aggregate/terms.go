@@ -102,12 +102,15 @@ func (s *State) take(c *client, list []*contracts.Contract, change *contracts.Ch
 // in.
 func (s *State) withdrawAll(c *client, change *contracts.Change) {
 	for _, l := range c.limits {
-		if l.fading || l.closed || len(l.standing) == 0 || s.time >= l.period.End {
+		if l.fading || l.closed || len(l.standing) == 0 {
 			continue
 		}
+		ended := s.time >= l.period.End // its labels were crossed late
 		k, b := s.judgeOf(l)
 		if k == nil {
-			s.open.emits = append(s.open.emits, s.withdrawal(l, change))
+			if !ended {
+				s.open.emits = append(s.open.emits, s.withdrawal(l, change))
+			}
 			continue
 		}
 		on := l.limitValue
@@ -121,6 +124,9 @@ func (s *State) withdrawAll(c *client, change *contracts.Change) {
 		if moved && l.period.End != usage.MaxTime {
 			s.timers.limit(l.period.End, l)
 			s.keepUntil(l, s.expiryOfLimit(l))
+		}
+		if ended {
+			s.show(l) // the period goes on
 		}
 	}
 }
@@ -321,8 +327,7 @@ func (s *State) bind(c *client, list []*contracts.Contract, since int64) {
 		if !o.live {
 			o.lead = 0
 		}
-		s.recut(o)
-		s.adopt(c, o)
+		s.adopt(c, o, s.recut(o))
 	}
 	for k := range c.counters() {
 		s.attach(k)
