@@ -83,6 +83,7 @@ func (s *State) Changes(now usage.Time) Changes {
 func (s *State) Whole() PositionRecord {
 	whole := s.birth
 	whole.Position, whole.Time = s.position, s.time
+	whole.Contracts, whole.Settled = s.contracts, s.settledUpTo()
 	return whole
 }
 
@@ -154,6 +155,7 @@ func (s *State) Load(record any) error {
 			return err
 		}
 		s.position, s.time, s.birth = r.Position, r.Time, *r
+		s.contracts, s.settled = r.Contracts, r.Settled
 	case *DedupeRecord:
 		s.loadDedupe(r)
 	case *CounterRecord:
@@ -291,8 +293,7 @@ func (s *State) loadLimit(r *LimitRecord) {
 		l.moveTo(c)
 	} else if !ok {
 		l = &limitState{id: id, per: r.Dimensions, client: c}
-		s.limits[id] = l
-		c.addLimit(l)
+		s.addLimit(l)
 	}
 	l.limitValue = limitValue{
 		meter: r.Meter, scope: r.Scope, period: r.Period, revision: r.Revision, value: r.Value, decimals: r.Decimals,
@@ -329,5 +330,6 @@ func (s *State) Loaded(now usage.Time) {
 		}
 	}
 	s.committed = Committed{Position: s.position, Time: s.time, At: now}
+	s.persisted = s.contracts
 	s.mark()
 }

@@ -93,7 +93,11 @@ func (s *State) clientOf(name []byte) *client {
 	c := &client{name: string(name), slots: newFamilies(len(s.cfg.Catalog.Meters))}
 	s.clients[c.name] = c
 	s.open.clients = append(s.open.clients, c)
-	s.bind(c, s.terms.Of(c.name), s.open.position) // a new client has had no event in this transaction
+	list := s.terms.Of(c.name)
+	if s.cfg.Handover && s.owns(c.name) {
+		list = nil // what was taken in of it would have made it: the rest is for TakeContracts
+	}
+	s.bind(c, list, s.open.position) // a new client has had no event in this transaction
 	if s.cfg.Owns != nil && !s.cfg.Owns(c.name) {
 		s.open.misplaced++
 	}

@@ -127,8 +127,7 @@ func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 		}
 	} else {
 		l = &limitState{id: id, per: b.per, client: k.client}
-		s.limits[id] = l
-		k.client.addLimit(l)
+		s.addLimit(l)
 		s.touchLimit(l)
 		s.open.limits[l.undo].made = true
 	}
@@ -172,10 +171,7 @@ func (l *limitState) moveTo(c *client) {
 }
 
 func (s *State) forgetLimit(l *limitState) {
-	if s.limits[l.id] == l {
-		delete(s.limits, l.id)
-	}
-	l.client.dropLimit(l)
+	s.dropLimit(l)
 	if l.client.empty() {
 		delete(s.clients, l.client.name)
 	}

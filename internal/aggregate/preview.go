@@ -19,7 +19,9 @@ type Preview struct {
 // where next is nil or another client's, it is gone. Nothing changes.
 func (s *State) Preview(client, id string, next *contracts.Contract, revision int64, now usage.Time) (Preview, error) {
 	table := contracts.NewTable(s.cfg.Catalog)
-	scratch := New(s.cfg, table)
+	cfg := s.cfg
+	cfg.Handover = false // what it has told is all here
+	scratch := New(cfg, table)
 	for _, c := range s.terms.Of(client) {
 		if err := table.Apply([]byte(c.ID), c.Raw, c.Revision); err != nil {
 			return Preview{}, fmt.Errorf("contract %s: %w", c.ID, err)

@@ -388,7 +388,7 @@ func (s *State) AsOf() Committed {
 }
 
 // Judging returns the version of the contracts' table that the next input is
-// judged by.
+// judged by, but for contracts that are held.
 func (s *State) Judging() int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -408,7 +408,7 @@ func (s *State) Idle(now usage.Time) {
 		}
 	}
 	clear(s.open.binds)
-	s.open.binds, s.open.clients = s.open.binds[:0], s.open.clients[:0]
+	s.open.binds, s.open.clients, s.open.holds = s.open.binds[:0], s.open.clients[:0], nil
 	s.timers.committed()
 	s.committed.Time, s.committed.At = s.time, now
 	s.mark()

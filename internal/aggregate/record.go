@@ -119,6 +119,8 @@ type PositionRecord struct {
 	Boundary     int64      // where counting began
 	BoundaryTime usage.Time // when that was decided, by the clock
 	Meters       []MeterBirth
+	Contracts    int64 // next offset of the contracts topic to be taken in
+	Settled      int64 // what came below it on that topic waits for no other partition
 }
 
 // MeterBirth says from where on a meter is counted: one that the configuration

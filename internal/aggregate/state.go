@@ -52,6 +52,10 @@ type Config struct {
 
 	// Owns tells whether the producers' partitioner puts client here.
 	Owns func(client string) bool
+
+	// Handover is set where there are other partitions: a contract that comes
+	// to one of our clients may have been told of there.
+	Handover bool
 }
 
 // State is the state of one partition. See the package comment for who may
@@ -74,6 +78,13 @@ type State struct {
 	fresh   bool              // Start was called, and nothing was committed since
 	stale   []CounterRecord   // in the changelog, of no use any more
 	absent  map[string]string // clients looked up in vain, and the period
+
+	byContract map[string]map[*limitState]struct{} // limits; only with Handover
+	held       map[string]hold                     // contracts that wait for other partitions, by id
+	holds      uint64                              // changes of held
+	contracts  int64                               // next offset of their topic, as far as it was taken in
+	persisted  int64                               // the same, as it was committed
+	settled    int64                               // until the table is taken in: what settledUpTo was
 
 	now       usage.Time // the clock, as of Begin
 	position  int64
@@ -127,6 +138,10 @@ type transaction struct {
 	touched  bool
 	stale    int // records that it removes
 
+	contracts int64
+	holds     []undoHold
+	letGo     bool // contracts were taken from clients here, and that is not committed
+
 	misplaced int // clients first seen here that belong elsewhere
 }
 
@@ -139,6 +154,7 @@ func New(cfg Config, table *contracts.Table) *State {
 		clients:   map[string]*client{},
 		limits:    map[limitID]*limitState{},
 		terms:     table,
+		held:      map[string]hold{},
 		time:      usage.MinTime,
 		committed: Committed{Time: usage.MinTime},
 		schedules: map[Scope]usage.Schedule{},
@@ -156,6 +172,9 @@ func New(cfg Config, table *contracts.Table) *State {
 		} else {
 			s.conditional = append(s.conditional, i)
 		}
+	}
+	if cfg.Handover {
+		s.byContract = map[string]map[*limitState]struct{}{}
 	}
 	s.open.id = 1
 	s.bear(nil, 0, 0)
@@ -188,9 +207,11 @@ func (s *State) Position() int64 { return s.position }
 // Touched tells whether there is anything to commit.
 func (s *State) Touched() bool { return s.open.touched }
 
-// Urgent tells whether the open transaction holds limit events, which must not
-// wait.
-func (s *State) Urgent() bool { return len(s.open.events) > 0 || len(s.open.states) > 0 }
+// Urgent tells whether the open transaction holds what must not wait: limit
+// events, or that a contract was let go, which another partition waits for.
+func (s *State) Urgent() bool {
+	return len(s.open.events) > 0 || len(s.open.states) > 0 || s.open.letGo
+}
 
 // Dirty returns how many records of the changelog a commit would write, about.
 func (s *State) Dirty() int {
@@ -201,6 +222,7 @@ func (s *State) Dirty() int {
 func (s *State) mark() {
 	s.open.position, s.open.time, s.open.version = s.position, s.time, s.version
 	s.open.taken, s.open.unsure, s.open.seam = s.taken, s.unsure, s.seam
+	s.open.contracts = s.contracts
 }
 
 // Committed makes the open transaction what readers see, and begins the next.
@@ -226,6 +248,7 @@ func (s *State) Committed(now usage.Time) {
 	s.timers.committed()
 	s.fresh, s.stale = false, s.stale[s.open.stale:]
 	s.committed = Committed{Position: s.position, Time: s.time, At: now}
+	s.persisted = s.contracts
 	s.next()
 }
 
@@ -236,6 +259,8 @@ func (s *State) Rollback() {
 	defer s.mu.Unlock()
 	s.position, s.time, s.version = s.open.position, s.open.time, s.open.version
 	s.taken, s.unsure, s.seam = s.open.taken, s.open.unsure, s.open.seam
+	s.contracts = s.open.contracts
+	s.undoHolds()
 	for _, u := range slices.Backward(s.open.binds) {
 		u.restore()
 	}
@@ -276,6 +301,7 @@ func (s *State) Rollback() {
 			s.attach(k)
 		}
 	}
+	s.attachHeld()
 	s.dedupe.rollback()
 	s.voids.rollback()
 	s.timers.rollback()

@@ -29,7 +29,8 @@ func (s *State) TakeContracts() {
 	}
 	for i := range changes {
 		c := &changes[i]
-		s.version = c.Version
+		s.receive(c)
+		s.version, s.contracts = c.Version, c.Revision+1
 		if known, ok := s.clients[c.Client]; ok {
 			s.take(known, c.Contracts, c)
 		} else if s.owns(c.Client) && len(c.Contracts) > 0 {
@@ -43,21 +44,22 @@ func (s *State) owns(client string) bool { return s.cfg.Owns == nil || s.cfg.Own
 // takeAll takes the whole table in. What limits had told under revisions that
 // are no more is cleared, as if each had changed just now.
 func (s *State) takeAll() {
-	names, version := s.terms.All()
-	for _, name := range names {
+	lists, version, position := s.terms.All()
+	s.receiveAll(lists, position)
+	for _, name := range slices.Sorted(maps.Keys(lists)) {
 		if s.owns(name) {
 			s.clientOf([]byte(name))
 		}
 	}
 	var concerned []*client
 	for _, c := range s.clients {
-		if len(c.terms) > 0 || len(c.limits) > 0 || len(c.own) > 0 || len(s.terms.Of(c.name)) > 0 {
+		if len(c.terms) > 0 || len(c.limits) > 0 || len(c.own) > 0 || len(lists[c.name]) > 0 {
 			concerned = append(concerned, c)
 		}
 	}
 	slices.SortFunc(concerned, func(a, b *client) int { return cmp.Compare(a.name, b.name) })
 	for _, c := range concerned {
-		s.rebind(c, s.terms.Of(c.name))
+		s.rebind(c, lists[c.name])
 		s.withdrawAll(c, nil)
 		s.emitAll()
 	}
@@ -340,6 +342,9 @@ func (s *State) attach(k *counter) {
 	for i := range k.client.terms {
 		t := &k.client.terms[i]
 		if t.limit.Meter != k.meter || !s.judges(t, k) {
+			continue
+		}
+		if _, held := s.held[t.contract.ID]; held {
 			continue
 		}
 		b := &boundLimit{contract: t.contract, limit: t.limit, place: t.place, per: t.view.perOf(k.dims())}

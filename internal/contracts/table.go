@@ -61,7 +61,8 @@ type Change struct {
 	Contracts []*Contract // in order of their ids
 	ID        string      // the contract that changed
 	Revision  int64       // the offset of the record that changed it
-	Next      *Contract   // what it is from then on, of this client or another; nil: nothing
+	Prev      *Contract   // what it was before, of this client or another; nil: nothing
+	Next      *Contract   // what it is from then on, likewise
 }
 
 // maxChanges bounds the history of changes that Table keeps. Whoever is
@@ -107,7 +108,7 @@ func (t *Table) Apply(key, value []byte, revision int64) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.position = revision + 1
+	t.position = max(t.position, revision+1)
 	entry := t.entries[id]
 	if err != nil {
 		next := Entry{ID: id, Revision: revision, Reason: reasonOf(err), Raw: bytes.Clone(value)}
@@ -117,8 +118,10 @@ func (t *Table) Apply(key, value []byte, revision int64) error {
 		t.entries[id] = &next
 		return err
 	}
+	var old *Contract
 	if entry != nil && entry.Contract != nil {
-		t.drop(entry.Contract, contract, revision)
+		old = entry.Contract
+		t.drop(old, contract, revision)
 	}
 	if contract == nil {
 		delete(t.entries, id)
@@ -129,7 +132,7 @@ func (t *Table) Apply(key, value []byte, revision int64) error {
 	t.entries[id] = &Entry{ID: id, Contract: contract, Revision: revision}
 	list := append(without(t.clients[contract.Client], id), contract)
 	slices.SortFunc(list, func(a, b *Contract) int { return cmp.Compare(a.ID, b.ID) })
-	t.set(Change{Client: contract.Client, Contracts: list, ID: id, Revision: revision, Next: contract})
+	t.set(Change{Client: contract.Client, Contracts: list, ID: id, Revision: revision, Prev: old, Next: contract})
 	return nil
 }
 
@@ -143,7 +146,7 @@ func (t *Table) drop(old, next *Contract, revision int64) {
 	if next != nil && next.Client == old.Client {
 		return
 	}
-	t.set(Change{Client: old.Client, Contracts: without(t.clients[old.Client], old.ID), ID: old.ID, Revision: revision, Next: next})
+	t.set(Change{Client: old.Client, Contracts: without(t.clients[old.Client], old.ID), ID: old.ID, Revision: revision, Prev: old, Next: next})
 }
 
 func without(list []*Contract, id string) []*Contract {
@@ -163,6 +166,14 @@ func (t *Table) set(c Change) {
 		t.changes = slices.Clone(t.changes[len(t.changes)-maxChanges:])
 	}
 	t.changes = append(t.changes, c)
+}
+
+// ReadUpTo notes that the topic has nothing more below offset next: what stood
+// there last may have been compacted away.
+func (t *Table) ReadUpTo(next int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.position = max(t.position, next)
 }
 
 // Position returns the offset of the next record to take in.
@@ -191,12 +202,12 @@ func (t *Table) ChangesSince(version int64) ([]Change, bool) {
 	return slices.Clone(t.changes[int64(len(t.changes))-missing:]), true
 }
 
-// All returns every client that has contracts, in the order of their bytes,
-// and the version that this is.
-func (t *Table) All() (clients []string, version int64) {
+// All returns the contracts of every client that has any, in the order of their
+// ids, the version that this is, and the offset up to which it was read.
+func (t *Table) All() (clients map[string][]*Contract, version, position int64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return slices.Sorted(maps.Keys(t.clients)), t.version
+	return maps.Clone(t.clients), t.version, t.position
 }
 
 // Of returns client's contracts in the order of their ids.

@@ -36,7 +36,7 @@ var LimitEventSchema string
 const (
 	counterFingerprint  uint64 = 0x6237b13ee48190be
 	limitFingerprint    uint64 = 0xfd08c8a6455b5360
-	positionFingerprint uint64 = 0x7955b06c37419bd7
+	positionFingerprint uint64 = 0xab30aca7c8a249a6
 	dedupeFingerprint   uint64 = 0x7ca60261b079d69b
 )
 
@@ -158,7 +158,9 @@ func AppendPosition(dst []byte, r *aggregate.PositionRecord) []byte {
 			dst = binary.AppendVarint(dst, int64(m.Time))
 		}
 	}
-	return append(dst, 0)
+	dst = append(dst, 0)
+	dst = binary.AppendVarint(dst, r.Contracts)
+	return binary.AppendVarint(dst, r.Settled)
 }
 
 // hashBytes is what a hash takes: both halves big-endian.

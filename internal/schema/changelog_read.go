@@ -121,6 +121,7 @@ func (r *reader) position() *aggregate.PositionRecord {
 			Name: r.string(), Shape: uint64(r.long()), Boundary: r.long(), Time: r.time(),
 		})
 	})
+	p.Contracts, p.Settled = r.long(), r.long()
 	return p
 }
 

@@ -55,11 +55,13 @@ func TestChangelogIsSingleObjectEncoding(t *testing.T) {
 
 	position := &aggregate.PositionRecord{
 		Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 1_700_000_000_000,
-		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}},
+		Meters:    []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}},
+		Contracts: 41, Settled: 40,
 	}
 	checkAgainstHamba(t, hamba(t, schemaText(t, "position")), map[string]any{
 		"position": int64(12), "time": int64(math.MinInt64), "boundary": int64(3), "boundary_time": int64(1_700_000_000_000),
-		"meters": []any{map[string]any{"name": "m", "shape": int64(math.MinInt64 + 5), "boundary": int64(7), "time": int64(9)}},
+		"meters":    []any{map[string]any{"name": "m", "shape": int64(math.MinInt64 + 5), "boundary": int64(7), "time": int64(9)}},
+		"contracts": int64(41), "settled": int64(40),
 	}, schema.AppendPosition(nil, position))
 
 	dedupe := &aggregate.DedupeRecord{Bucket: 60_000, Offset: 99, Piece: 1, Void: true, Hashes: []aggregate.Hash{{Hi: 1, Lo: 2}, {Hi: math.MaxUint64, Lo: 3}}}
@@ -214,7 +216,8 @@ func TestChangelogComesBack(t *testing.T) {
 
 	position := &aggregate.PositionRecord{
 		Position: 12, Time: usage.MinTime, Boundary: 3, BoundaryTime: 4,
-		Meters: []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}, {Name: "n"}},
+		Meters:    []aggregate.MeterBirth{{Name: "m", Shape: 1<<63 + 5, Boundary: 7, Time: 9}, {Name: "n"}},
+		Contracts: 1 << 40, Settled: 6,
 	}
 	got, err := d.Decode([]byte(aggregate.PositionKey(3)), schema.AppendPosition(nil, position))
 	require.NoError(t, err)
