@@ -77,14 +77,15 @@ type daemon struct {
 	store      *store.Store
 	partitions int32
 
-	table   *contracts.Table
-	fetcher *kafka.Fetcher
-	reader  *ingest.ContractReader
-	seeder  *druid.Seeder // nil: no history
-	ingest  *ingest.Ingest
-	server  *httpapi.Server
-	group   *kafka.Group
-	owner   func(client string) int32
+	table    *contracts.Table
+	fetcher  *kafka.Fetcher
+	reader   *ingest.ContractReader
+	seeder   *druid.Seeder // nil: no history
+	ingest   *ingest.Ingest
+	server   *httpapi.Server
+	handover *handover // nil: there is one partition
+	group    *kafka.Group
+	owner    func(client string) int32
 }
 
 // build makes the parts in the order in which they need one another. Nothing
@@ -103,6 +104,9 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.owner = func(client string) int32 { return partitioner([]byte(client), d.partitions) }
 
+	if d.partitions > 1 {
+		d.handover = newHandover(d.partitions, d.handOverHere, d.handOverThere, d.log.Named("handover"))
+	}
 	counters, err := d.counters(ctx, &catalog)
 	if err != nil {
 		return err
@@ -128,7 +132,7 @@ func (d *daemon) build(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("group: %w", err)
 	}
-	return registerSeeds(d.reg, d.ingest)
+	return registerState(d.reg, d.ingest)
 }
 
 // stuckAfter is how long a partition may stand still before the process gives
@@ -165,6 +169,7 @@ func (d *daemon) counters(ctx context.Context, catalog *usage.Catalog) (func(int
 	return func(partition int32) (ingest.Processor, error) {
 		cfg := d.counterConfig(catalog)
 		cfg.State.Owns = func(client string) bool { return d.owner(client) == partition }
+		cfg.State.Handover = d.handover != nil
 		return ingest.NewCounter(cfg, parts, partition), nil
 	}, nil
 }
@@ -213,6 +218,9 @@ func (d *daemon) counterParts(ctx context.Context, catalog *usage.Catalog) (inge
 		return parts, err
 	}
 	parts.Decoder, parts.Events = codecs.Usage, codecs.LimitEvents
+	if d.handover != nil {
+		parts.Handover = d.handover
+	}
 	if d.cfg.History.Druid == nil {
 		return parts, nil
 	}
@@ -250,6 +258,9 @@ func (d *daemon) run(ctx context.Context) error {
 	parts.Go(func() error { return named("contracts", d.reader.Run(inner)) })
 	if d.seeder != nil {
 		parts.Go(func() error { return named("history", d.seeder.Run(inner)) })
+	}
+	if d.handover != nil {
+		parts.Go(func() error { return d.handover.Run(inner) })
 	}
 	parts.Go(func() error { return d.ingest.Run(inner) })
 	parts.Go(func() error { return named("http", d.server.Run(inner)) })

@@ -28,7 +28,7 @@ func (d *daemon) newServer() (*httpapi.Server, error) {
 	server, err := httpapi.New(c, httpapi.Parts{
 		Partitions: partitions{d}, Cluster: cluster{d},
 		Contracts: d.table, Catalog: &catalog, Writer: &contractWriter{cluster: d.cluster, topic: d.cfg.Contracts.Topic},
-		Judges: d.judges, LookUp: d.lookUp, Checks: d.checks, Now: time.Now,
+		Judges: d.judges, Holds: d.holds, HandOver: d.handOverHere, LookUp: d.lookUp, Checks: d.checks, Now: time.Now,
 	}, d.log.Named("http"), d.reg)
 	if err != nil {
 		return nil, fmt.Errorf("http: %w", err)
@@ -141,6 +141,44 @@ func (d *daemon) judges(version int64) bool {
 	return true
 }
 
+// holds tells whether a partition of this instance holds the contract.
+func (d *daemon) holds(contract string) bool {
+	for _, s := range d.ingest.Partitions() {
+		if counter, ok := s.Processor.(*ingest.Counter); ok && counter.State().IsHeld(contract) {
+			return true
+		}
+	}
+	return false
+}
+
+// handOverHere returns what a partition of this instance has told of contracts,
+// and false where it does not run here.
+func (d *daemon) handOverHere(partition int32, asked []aggregate.Held) ([]aggregate.Handover, bool) {
+	status, ok := d.ingest.Partition(partition)
+	counter, counts := status.Processor.(*ingest.Counter)
+	if !ok || !counts {
+		return nil, false
+	}
+	answers := counter.State().HandOver(asked)
+	if len(answers) < len(asked) {
+		counter.Nudge() // it may not have taken in what the asker has
+	}
+	_, member := d.group.Member() // only now: it was the owner all the time
+	return answers, member
+}
+
+// handOverThere asks the instance that has the partition.
+func (d *daemon) handOverThere(ctx context.Context, partition int32, asked []aggregate.Held) ([]aggregate.Handover, error) {
+	if _, here := d.ingest.Partition(partition); here {
+		return nil, nil
+	}
+	answers, err := d.server.AskHandover(ctx, partition, asked)
+	if err != nil {
+		return nil, fmt.Errorf("partition %d: %w", partition, err)
+	}
+	return answers, nil
+}
+
 func (d *daemon) lookUp(partition int32, client string) {
 	status, _ := d.ingest.Partition(partition)
 	if counter, ok := status.Processor.(*ingest.Counter); ok {
@@ -181,34 +219,43 @@ func check(name string, ok bool, good, bad string) httpapi.Check { //revive:disa
 	return httpapi.Check{Name: name, Detail: bad}
 }
 
-// seeds tells how many counters are in each state of seed, when asked.
-type seeds struct {
+// stateMetrics tells, when asked, how many counters are in each state of seed,
+// and how many contracts wait.
+type stateMetrics struct {
 	ingest *ingest.Ingest
-	desc   *prometheus.Desc
+	seeds  *prometheus.Desc
+	held   *prometheus.Desc
 }
 
-func registerSeeds(reg prometheus.Registerer, in *ingest.Ingest) error {
-	s := seeds{ingest: in, desc: prometheus.NewDesc("meterd_seeds", "Counters by how much they know of history.", []string{"state"}, nil)}
+func registerState(reg prometheus.Registerer, in *ingest.Ingest) error {
+	s := stateMetrics{
+		ingest: in,
+		seeds:  prometheus.NewDesc("meterd_seeds", "Counters by how much they know of history.", []string{"state"}, nil),
+		held:   prometheus.NewDesc("meterd_contracts_held", "Contracts whose limits judge nothing until other partitions have said what they told of them.", nil, nil),
+	}
 	if err := reg.Register(s); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	return nil
 }
 
-func (s seeds) Describe(out chan<- *prometheus.Desc) { out <- s.desc }
+func (s stateMetrics) Describe(out chan<- *prometheus.Desc) { out <- s.seeds; out <- s.held }
 
-func (s seeds) Collect(out chan<- prometheus.Metric) {
+func (s stateMetrics) Collect(out chan<- prometheus.Metric) {
 	counts := map[aggregate.SeedState]int{
 		aggregate.SeedNone: 0, aggregate.SeedPending: 0, aggregate.SeedExact: 0, aggregate.SeedBounded: 0, aggregate.SeedFailed: 0,
 	}
+	held := 0
 	for _, status := range s.ingest.Partitions() {
 		if counter, ok := status.Processor.(*ingest.Counter); ok {
+			held += counter.State().HeldCount()
 			for state, n := range counter.State().Seeds() {
 				counts[state] += n
 			}
 		}
 	}
 	for state, n := range counts {
-		out <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, float64(n), string(state))
+		out <- prometheus.MustNewConstMetric(s.seeds, prometheus.GaugeValue, float64(n), string(state))
 	}
+	out <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(held))
 }

@@ -20,11 +20,34 @@ var errNoTokens = errors.New("no token in it")
 // readTokens reads one token a line. Empty lines and those that begin with #
 // are left out.
 func readTokens(name string) (tokens, error) {
-	data, err := readFile(name)
+	texts, err := tokenTexts(name)
 	if err != nil {
 		return nil, err
 	}
 	var list tokens
+	for _, text := range texts {
+		list = append(list, sha256.Sum256(text))
+	}
+	return list, nil
+}
+
+// firstToken returns a token that opens the doors of other instances. It is
+// read for each use, and not kept.
+func firstToken(name string) (string, error) {
+	texts, err := tokenTexts(name)
+	if err != nil {
+		return "", err
+	}
+	return string(texts[0]), nil
+}
+
+// tokenTexts returns the tokens of a file, of which there is at least one.
+func tokenTexts(name string) ([][]byte, error) {
+	data, err := readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var list [][]byte
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
@@ -35,7 +58,7 @@ func readTokens(name string) (tokens, error) {
 		if bytes.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, fmt.Errorf("%s: line %d is not a token: only visible ASCII, without spaces", name, n)
 		}
-		list = append(list, sha256.Sum256(token))
+		list = append(list, token)
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("%s: %w", name, errNoTokens)

@@ -145,7 +145,7 @@ func (s *Server) contract(w http.ResponseWriter, r *http.Request) error {
 	version := s.parts.Contracts.Version()
 	ctx, cancel := context.WithTimeout(r.Context(), inForceTimeout)
 	defer cancel()
-	if !until(ctx, func() bool { return s.parts.Judges(version) }) {
+	if !until(ctx, func() bool { return s.parts.Judges(version) && !s.parts.Holds(id) }) {
 		return refuse(errNotReady, "the last change of contracts is not in force in all partitions yet")
 	}
 	if !ok || e.Contract == nil {

@@ -121,7 +121,9 @@ type node struct {
 	catalog    *usage.Catalog
 	table      *contracts.Table
 	topic      *topic
-	judges     int64         // the version of the table
+	judges     int64  // the version of the table
+	holds      string // the contract that waits for other partitions
+	told       map[int32][]aggregate.Handover
 	judging    chan struct{} // has a value after Judges was asked
 	lookedUp   []string
 	checks     []httpapi.Check
@@ -161,6 +163,19 @@ func (n *node) Judges(version int64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.judges >= version
+}
+
+func (n *node) Holds(contract string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return contract == n.holds
+}
+
+func (n *node) HandOver(partition int32, asked []aggregate.Held) ([]aggregate.Handover, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	told, ok := n.told[partition]
+	return slices.DeleteFunc(slices.Clone(told), func(h aggregate.Handover) bool { return !slices.Contains(asked, h.Held) }), ok
 }
 
 func (n *node) LookUp(partition int32, client string) {
@@ -215,7 +230,7 @@ func newNode() *node {
 func (n *node) parts() httpapi.Parts {
 	return httpapi.Parts{
 		Partitions: n, Cluster: n, Contracts: n.table, Catalog: n.catalog, Writer: n.topic,
-		Judges: n.Judges, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
+		Judges: n.Judges, Holds: n.Holds, HandOver: n.HandOver, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
 	}
 }
 

@@ -97,6 +97,13 @@ type Parts struct {
 	// Judges tells whether every partition of this instance judges its next
 	// batch by this version of the contracts' table, or a later one.
 	Judges func(version int64) bool
+	// Holds tells whether a partition of this instance has taken the contract in
+	// and waits for what other partitions have told of it.
+	Holds func(contract string) bool
+	// HandOver returns what a partition that runs here has told of contracts
+	// that have come to other ones, without those of which that is not final. It
+	// returns false where the partition does not run here.
+	HandOver func(partition int32, asked []aggregate.Held) ([]aggregate.Handover, bool)
 	// LookUp has history asked for a client of whom the partition, which runs
 	// here, knows nothing. It does not wait for the answer.
 	LookUp func(partition int32, client string)

@@ -118,6 +118,11 @@ type reply struct {
 // is none, to another instance. Nothing of the headers goes along but what is
 // named here.
 func (p *peers) ask(r *http.Request, to Instance, body []byte) (reply, error) {
+	return p.askUpTo(r, to, body, maxAnswerBytes)
+}
+
+// askUpTo is ask for an answer of at most limit bytes.
+func (p *peers) askUpTo(r *http.Request, to Instance, body []byte, limit int64) (reply, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
 	defer cancel()
 	target := url.URL{Scheme: p.scheme, Host: to.Address, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
@@ -141,12 +146,12 @@ func (p *peers) ask(r *http.Request, to Instance, body []byte) (reply, error) {
 		return reply{}, fmt.Errorf("ask instance %s: %w", to.ID, err)
 	}
 	defer response.Body.Close()
-	answered, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	answered, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
 	switch {
 	case err != nil:
 		return reply{}, fmt.Errorf("read the answer of instance %s: %w", to.ID, err)
-	case len(answered) > maxAnswerBytes:
-		return reply{}, fmt.Errorf("the answer of instance %s has more than %d bytes", to.ID, maxAnswerBytes)
+	case int64(len(answered)) > limit:
+		return reply{}, fmt.Errorf("the answer of instance %s has more than %d bytes", to.ID, limit)
 	case response.Header.Get(headerInstance) != to.ID:
 		return reply{}, fmt.Errorf("instance %s is not what answers at %s, with status %d", to.ID, to.Address, response.StatusCode)
 	}

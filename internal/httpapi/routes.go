@@ -56,6 +56,7 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	r.Put("/v1/contracts/{id}", s.handle(s.putContract))
 	r.Delete("/v1/contracts/{id}", s.handle(s.deleteContract))
 	r.Get("/v1/assignments", s.handle(s.assignments))
+	r.Post(pathHandover, s.handle(s.handover))
 	return r
 }
 

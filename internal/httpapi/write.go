@@ -118,7 +118,7 @@ func (s *Server) put(ctx context.Context, c change) (revision int64, err error) 
 	// Asked for after the table has the revision, the version is that of its
 	// change or a later one.
 	version := s.parts.Contracts.Version()
-	if !until(ctx, func() bool { return s.parts.Judges(version) }) {
+	if !until(ctx, func() bool { return s.parts.Judges(version) && !s.parts.Holds(c.id) }) {
 		return 0, refuse(errNotReady, "it is written, at revision %d, but not in force in all partitions here yet", revision)
 	}
 	return revision, nil

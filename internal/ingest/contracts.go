@@ -50,6 +50,7 @@ func (r *ContractReader) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("read contracts: %w", err)
 	}
+	r.table.ReadUpTo(next)
 	close(r.ready)
 	r.log.Info("contracts read", zap.Int64("position", next), zap.Int("contracts", len(r.table.Entries())), zap.Duration("took", time.Since(began)))
 	subscription, err := r.fetcher.Subscribe(r.topic, 0, next)
@@ -83,5 +84,6 @@ func (r *ContractReader) take(batch kafka.Batch) error {
 				zap.ByteString("contract", record.Key), zap.Int64("revision", record.Offset), zap.Error(err))
 		}
 	}
+	r.table.ReadUpTo(batch.Next)
 	return nil
 }

@@ -40,6 +40,24 @@ type Answer struct {
 	Totals []aggregate.SeedTotal
 }
 
+// Handover asks the other partitions of the usage topic what they have told of
+// contracts that have come to one of ours.
+type Handover interface {
+	// Open returns an empty list of contracts for one partition. wake is called
+	// when there is an answer.
+	Open(partition int32, wake func()) Handovers
+}
+
+// Handovers are those of one partition. Nothing in it blocks.
+type Handovers interface {
+	// Want has all other partitions asked for held, and no longer for what was
+	// wanted before and is not in it.
+	Want(held []aggregate.Held)
+	// Take returns what all other partitions have answered for.
+	Take() []aggregate.Handover
+	Close()
+}
+
 // CounterConfig is what counting needs beside its parts.
 type CounterConfig struct {
 	State         aggregate.Config // of any partition; Partition is set by NewCounter
@@ -52,12 +70,13 @@ type CounterConfig struct {
 
 // CounterParts is what the Counter of a partition works with.
 type CounterParts struct {
-	Decoder *schema.Decoder
-	Events  *schema.EventCodec
-	Table   *contracts.Table
-	History History // nil: none
-	Metrics *CounterMetrics
-	Log     *zap.Logger
+	Decoder  *schema.Decoder
+	Events   *schema.EventCodec
+	Table    *contracts.Table
+	History  History  // nil: none
+	Handover Handover // nil: there is no other partition
+	Metrics  *CounterMetrics
+	Log      *zap.Logger
 }
 
 // Counter is the Processor that counts usage.
@@ -69,6 +88,9 @@ type Counter struct {
 	handle    *schema.Handle
 	changelog schema.ChangelogDecoder
 	questions Questions
+	handovers Handovers
+	wanted    uint64    // of the contracts that are held, what Holds said when they were asked for
+	patience  time.Time // until then, nothing is counted without contracts that were there at the start
 	wake      chan struct{}
 	waiting   []aggregate.Ask // to be asked, once there is room
 	lookups   chan string
@@ -77,7 +99,8 @@ type Counter struct {
 	// Of the open transaction.
 	letters []kafka.Output
 	tally   tally
-	taken   []Answer // for taking them again after a rollback
+	taken   []Answer             // for taking them again after a rollback
+	handed  []aggregate.Handover // likewise
 	buffer  []byte
 }
 
@@ -110,6 +133,9 @@ func NewCounter(cfg CounterConfig, parts CounterParts, partition int32) *Counter
 	if parts.History != nil {
 		c.questions = parts.History.Open(partition)
 	}
+	if parts.Handover != nil {
+		c.handovers = parts.Handover.Open(partition, c.Nudge)
+	}
 	return c
 }
 
@@ -137,6 +163,7 @@ func (c *Counter) Loaded() (position int64, ok bool) {
 		return 0, false
 	}
 	c.state.Loaded(usage.TimeOf(time.Now()))
+	c.patience = time.Now().Add(handoverWait)
 	c.waiting = append(c.waiting, c.state.Pending()...)
 	return c.state.Position(), true
 }
@@ -144,12 +171,16 @@ func (c *Counter) Loaded() (position int64, ok bool) {
 // Fresh begins without state.
 func (c *Counter) Fresh(position int64, cut time.Time) {
 	c.state.Start(position, usage.TimeOf(cut))
+	c.patience = time.Now().Add(handoverWait)
 }
 
 // Close withdraws what was asked.
 func (c *Counter) Close() {
 	if c.questions != nil {
 		c.questions.Close()
+	}
+	if c.handovers != nil {
+		c.handovers.Close()
 	}
 }
 
@@ -174,8 +205,24 @@ func (c *Counter) LookUp(client string) {
 	}
 }
 
-// Prepare makes sure that the schemas of all records are known.
+// handoverWait is how long a partition that begins waits for what other
+// partitions have told of its contracts, so that these are in force before what
+// is read. Past it, they come into force later.
+const handoverWait = 10 * time.Second
+
+// behind tells whether the contracts that an earlier owner of the partition had
+// taken in are yet to be read.
+func (c *Counter) behind() bool { return c.parts.Table.Position() < c.state.Awaits() }
+
+// Prepare makes sure that contracts come first, and that the schemas of all
+// records are known.
 func (c *Counter) Prepare(ctx context.Context, records []kafka.Record) error {
+	if c.behind() {
+		return fmt.Errorf("%w for contracts to be read up to %d", ErrWait, c.state.Awaits())
+	}
+	if some, _ := c.state.Holds(); some && time.Now().Before(c.patience) {
+		return fmt.Errorf("%w for what other partitions have told of contracts", ErrWait)
+	}
 	err := c.handle.Prepare(ctx, values(records))
 	if errors.Is(err, schema.ErrRegistryDown) {
 		c.parts.Log.Warn("schema registry gives no answer", zap.Int32("partition", c.partition), zap.Error(err))
@@ -295,12 +342,16 @@ func describe(reason usage.Reason) string {
 // Between takes in the changes of contracts, answers from history, clients to
 // be looked up and, at the end of the partition, the clock.
 func (c *Counter) Between(readUpTo time.Time) error {
+	if c.behind() {
+		return nil
+	}
 	now := usage.TimeOf(time.Now())
 	c.state.Begin(now)
 	defer c.state.End()
 	if c.state.ContractsBehind() {
 		c.state.TakeContracts()
 	}
+	c.takeHandovers()
 	if c.questions != nil {
 		answers := c.questions.Take()
 		c.taken = append(c.taken, answers...)
@@ -323,9 +374,27 @@ func (c *Counter) Between(readUpTo time.Time) error {
 		c.state.Idle(now)
 	}
 	if !c.state.Touched() {
+		c.handed = nil // what it changed, it changed for good, or is asked for again
 		c.ask()
 	}
 	return nil
+}
+
+// takeHandovers takes in what other partitions have told of contracts that
+// are held, and has them asked for the others.
+func (c *Counter) takeHandovers() {
+	if c.handovers == nil {
+		return
+	}
+	answers := c.handovers.Take()
+	c.handed = append(c.handed, answers...)
+	for i := range answers {
+		c.state.TakeHandover(&answers[i])
+	}
+	if _, change := c.state.Holds(); change != c.wanted {
+		c.wanted = change
+		c.handovers.Want(c.state.Held())
+	}
 }
 
 func (c *Counter) answer(a *Answer) {
@@ -437,13 +506,13 @@ func (c *Counter) Committed(now time.Time) {
 	c.ask()
 }
 
-// Rollback undoes the open transaction. Answers from history that were part of
-// it are taken in again by the next Between.
+// Rollback undoes the open transaction. Answers from history and from other
+// partitions that were part of it are taken in again.
 func (c *Counter) Rollback() {
 	c.state.Rollback()
-	again := c.taken
+	again, handed := c.taken, c.handed
 	c.reset()
-	if len(again) == 0 {
+	if len(again)+len(handed) == 0 {
 		return
 	}
 	c.state.Begin(usage.TimeOf(time.Now()))
@@ -451,13 +520,16 @@ func (c *Counter) Rollback() {
 	if c.state.ContractsBehind() { // in the order of Between
 		c.state.TakeContracts()
 	}
-	c.taken = again
+	c.taken, c.handed = again, handed
+	for i := range handed {
+		c.state.TakeHandover(&handed[i])
+	}
 	for i := range again {
 		c.answer(&again[i])
 	}
 }
 
 func (c *Counter) reset() {
-	c.letters, c.taken = nil, nil
+	c.letters, c.taken, c.handed = nil, nil, nil
 	c.tally = tally{crossings: c.tally.crossings[:0]}
 }

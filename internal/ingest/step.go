@@ -177,6 +177,7 @@ func (t *task) pause(why string, err error) error {
 	t.show()
 	select {
 	case <-t.soft.Done():
+	case <-t.processor.Wake(): // the loop goes round, and Between is next
 	case <-time.After(pauseFor):
 	}
 	return nil
