@@ -234,13 +234,10 @@ func (s *State) HandOver(asked []Held) []Handover {
 }
 
 // final tells whether no more will be told here of a contract that has come to
-// another partition.
+// another partition. Had it come back here since, that would have taken the word
+// of the one that asks, which would no longer ask.
 func (s *State) final(h Held) bool {
-	if !s.taken || s.persisted <= h.Revision && (s.contracts <= h.Revision || s.open.letGo) {
-		return false
-	}
-	entry, ok := s.terms.Entry(h.Contract)
-	return !ok || entry.Contract == nil || !s.owns(entry.Contract.Client) // else it has come here since, and who asks will learn of it
+	return s.persisted > h.Revision || s.contracts > h.Revision && !s.open.letGo
 }
 
 // numbers returns what was committed of a contract's limits: no more than
