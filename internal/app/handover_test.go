@@ -83,6 +83,7 @@ func TestNumbersFollowAContractBetweenPartitions(t *testing.T) {
 	second := w.start(nil)
 	tr.told(t)
 	require.NoError(t, second.end())
+	w.verified(t)
 }
 
 func TestNumbersFollowAContractBetweenInstances(t *testing.T) {
@@ -112,6 +113,7 @@ func TestNumbersFollowAContractBetweenInstances(t *testing.T) {
 	tr.move()
 	tr.told(t)
 	require.NoError(t, second.end())
+	w.verified(t)
 }
 
 // Whatever a daemon was doing when it died while a contract moved, no number is
@@ -139,6 +141,7 @@ func TestDeathWhileAContractMoves(t *testing.T) {
 				second := w.start(nil)
 				tr.told(t)
 				require.NoError(t, second.end())
+				w.verified(t)
 			})
 		}
 	}

@@ -16,14 +16,16 @@ import (
 // audit is the check of one partition.
 type audit struct {
 	*check
-	number  int32
-	kept    *kept
-	letters letters
-	events  events
-	fixed   []Difference // found before the usage topic was read
+	number    int32
+	kept      *kept
+	letters   letters
+	events    events
+	fixed     []Difference // found before the usage topic was read
+	fixedGaps []gap        // likewise
 
 	// All below begins anew with each reading of the usage topic.
 	differences []Difference
+	openGaps    []gap
 	handle      *schema.Handle
 	course      course
 	window      *window // ids that were counted
@@ -87,6 +89,7 @@ func (a *audit) recount(ctx context.Context) error {
 
 // read is one reading of the usage topic.
 func (a *audit) read(ctx context.Context) error {
+	a.openGaps = nil
 	a.differences, a.tally, a.lost = nil, Report{}, map[ledgerKey]ledgerTotal{}
 	a.unreadable, a.unvoided = 0, 0
 	a.handle = a.parts.Decoder.Handle()

@@ -136,7 +136,10 @@ func (a *audit) numbered(e *alerts.Event) {
 	switch {
 	case e.Sequence == want, a.cfg.MarkSeeded && e.Sequence > want:
 	default:
-		a.fix(LimitEvent, eventKey(e), "sequence is %d, must be %d", e.Sequence, want)
+		d := Difference{Subject: LimitEvent, Key: eventKey(e), Problem: fmt.Sprintf("sequence is %d, must be %d", e.Sequence, want)}
+		if !a.lacks(&a.fixedGaps, d, s.tuple, s.dimensions, want, e.Sequence) {
+			a.fix(d.Subject, d.Key, "%s", d.Problem)
+		}
 	}
 	id := alerts.Identity{
 		ApplicationID: a.cfg.ApplicationID, Contract: e.Contract, Limit: e.LimitID, Dimensions: e.Dimensions, Period: e.Period.ID, Sequence: e.Sequence,

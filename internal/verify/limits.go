@@ -55,7 +55,11 @@ func (a *audit) untold(key string, r *aggregate.LimitRecord) {
 	if a.events.cut || a.cfg.MarkSeeded || r.Sequence == 0 {
 		return
 	}
-	a.differ(LimitRecord, key, "%d limit events were told, the topic has none", r.Sequence)
+	d := Difference{Subject: LimitRecord, Key: key, Problem: fmt.Sprintf("%d limit events were told, the topic has none", r.Sequence)}
+	t := tuple{r.Contract, r.Limit, string(usage.AppendCanonicalMap(nil, r.Dimensions)), r.Period.ID}
+	if r.Last != nil || !a.lacks(&a.openGaps, d, t, r.Dimensions, 1, r.Sequence+1) {
+		a.differ(d.Subject, d.Key, "%s", d.Problem)
+	}
 }
 
 func (a *audit) compareLimit(key string, s *script, r *aggregate.LimitRecord) {
@@ -63,9 +67,11 @@ func (a *audit) compareLimit(key string, s *script, r *aggregate.LimitRecord) {
 	if a.cfg.MarkSeeded && r.Sequence != last.Sequence && r.Last != nil && r.Last.Cause.Kind == alerts.BySeed {
 		return // the last one went to limit-state alone
 	}
+	behind := Difference{Subject: LimitRecord, Key: key, Problem: fmt.Sprintf("sequence is %d, the last limit event's %d", r.Sequence, last.Sequence)}
+	elsewhere := a.lacks(&a.openGaps, behind, s.tuple, s.dimensions, last.Sequence+1, r.Sequence+1)
 	switch {
-	case r.Sequence != last.Sequence:
-		a.differ(LimitRecord, key, "sequence is %d, the last limit event's %d", r.Sequence, last.Sequence)
+	case r.Sequence != last.Sequence && !elsewhere:
+		a.differ(behind.Subject, behind.Key, "%s", behind.Problem)
 	case r.Last == nil:
 		a.differ(LimitRecord, key, "it has no last limit event")
 	default:

@@ -119,6 +119,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) (Report, error) {
 	if c.deals, err = readDeals(ctx, cfg, parts.Cluster); err != nil {
 		return c.report, fmt.Errorf("read contracts: %w", err)
 	}
+	c.partitions = n
 	c.openLedger()
 	for p := range n {
 		if err := c.partition(ctx, p); err != nil {
@@ -126,19 +127,24 @@ func Run(ctx context.Context, cfg Config, parts Parts) (Report, error) {
 		}
 		c.report.Partitions++
 	}
+	if err := c.closeGaps(ctx); err != nil {
+		return c.report, fmt.Errorf("limit events of all partitions: %w", err)
+	}
 	c.closeLedger()
 	return c.report, nil
 }
 
 // check is a Run on its way.
 type check struct {
-	cfg    Config
-	parts  Parts
-	deals  *deals
-	meters []int           // all of them, by their index
-	ids    map[string]bool // of limit events
-	ledger *ledger         // nil: none
-	report Report
+	cfg        Config
+	parts      Parts
+	deals      *deals
+	meters     []int           // all of them, by their index
+	ids        map[string]bool // of limit events
+	gaps       []gap
+	partitions int32
+	ledger     *ledger // nil: none
+	report     Report
 }
 
 func (c *check) found(list ...Difference) {
@@ -221,6 +227,7 @@ func (c *check) partition(ctx context.Context, p int32) error {
 	if start > kept.position.Boundary {
 		c.unchecked("partition %d: counted from offset %d, but the usage topic begins at %d", p, kept.position.Boundary, start)
 		c.found(a.fixed...)
+		c.gaps = append(c.gaps, a.fixedGaps...)
 		return nil
 	}
 	if err := a.recount(ctx); err != nil {
@@ -231,6 +238,7 @@ func (c *check) partition(ctx context.Context, p int32) error {
 	}
 	c.found(a.fixed...)
 	c.found(a.differences...)
+	c.gaps = append(append(c.gaps, a.fixedGaps...), a.openGaps...)
 	a.sumUp()
 	if c.parts.HTTP != nil {
 		if err := a.compareHTTP(ctx); err != nil {
