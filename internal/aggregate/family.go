@@ -125,6 +125,13 @@ func (g *group) find(t usage.Time) *counter {
 	return g.slot.find(t)
 }
 
+func (g *group) of(period string) *counter {
+	if g == nil {
+		return nil
+	}
+	return g.slot.of(period)
+}
+
 func (f *family) each(yield func(*counter) bool) bool {
 	if !f.slot.each(yield) {
 		return false

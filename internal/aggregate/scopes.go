@@ -180,7 +180,7 @@ func (s *State) adopt(c *client, o *ownScope, woken []string) {
 // returns false where they have nothing for it.
 func (s *State) adoptOne(c *client, o *ownScope, g *group, start usage.Time, period *usage.Period) bool {
 	stand := s.standIns(c, o, g, start)
-	if len(stand.counters) == 0 && stand.certain {
+	if len(stand.counters) == 0 {
 		return false
 	}
 	asks := len(s.open.asks)

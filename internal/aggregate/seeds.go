@@ -50,17 +50,17 @@ func (s *State) seedFor(k *counter) Seed {
 	if !s.cfg.History {
 		return Seed{State: SeedNone, Boundary: boundary}
 	}
+	if s.wasBeyond(k) {
+		k.seed = s.pending(s.here(), max(s.time, s.birth.BoundaryTime))
+		s.open.asks = append(s.open.asks, askFor(k))
+		return k.seed
+	}
 	exact := s.exact(boundary, at)
 	if boundary == 0 || s.afterHistory(k) {
 		exact.State = SeedExact // nothing can lie before
 		return exact
 	}
 	if k.group != nil {
-		if over := k.family().overflow; !k.group.over && over != nil && over.of(k.period.ID) != nil {
-			k.seed = s.pending(s.here(), max(s.time, s.birth.BoundaryTime)) // some of it was counted there
-			s.open.asks = append(s.open.asks, askFor(k))
-			return k.seed
-		}
 		if all := k.family().of(k.period.ID); all != nil && all.seed.Boundary == boundary {
 			if !all.seed.Complete() {
 				return s.pending(boundary, at) // the answer that it waits for has this combination too
@@ -91,6 +91,12 @@ func (s *State) seedFor(k *counter) Seed {
 	k.seed = seed
 	s.open.asks = append(s.open.asks, askFor(k))
 	return seed
+}
+
+// wasBeyond tells whether some of what k is to count may have been counted
+// beyond the bound of combinations: k is the first counter of its combination.
+func (s *State) wasBeyond(k *counter) bool {
+	return k.group != nil && !k.group.over && k.group.alive == 0 && k.family().overflow.of(k.period.ID) != nil
 }
 
 // here returns the offset below which all was folded in before the input at
