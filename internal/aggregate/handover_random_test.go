@@ -154,8 +154,8 @@ func (o *owners) restart(p *owner, next int64) {
 	before := *p
 	before.rig = &rig{t: p.t, cfg: p.cfg, table: p.table, state: p.state, clock: p.clock}
 	p.zombie = &before
-	p.rig.table, p.next = contracts.NewTable(p.cfg.Catalog), 0
-	p.rig.restart()
+	p.table, p.next = contracts.NewTable(p.cfg.Catalog), 0
+	p.restart()
 	p.forget()
 	o.read(p, max(next, p.state.Awaits()))
 }
