@@ -165,7 +165,7 @@ func (h *history) record() *model.Record {
 		case 15:
 			r.Event = nil
 		case 14:
-			e.Void = !findingF10
+			e.Void = true
 		}
 	}
 	return r

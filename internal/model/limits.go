@@ -28,7 +28,8 @@ type telling struct {
 func (a *account) sequence() int64 { return int64(len(a.tellings)) }
 
 // standing returns the labels that stand, with the values they were crossed
-// at, by going through what was told.
+// at, by going through what was told. They are in the order in which the limit
+// that told the last of it has them; those that it does not have come first.
 func (a *account) standing() []contracts.Threshold {
 	list := []contracts.Threshold{}
 	for _, t := range a.tellings[a.since:] {
@@ -43,10 +44,10 @@ func (a *account) standing() []contracts.Threshold {
 					list = append(list, p)
 				}
 			}
-			slices.SortStableFunc(list, func(x, y contracts.Threshold) int {
-				return cmp.Or(cmp.Compare(x.Value, y.Value), cmp.Compare(labelIn(t.order, x.Label), labelIn(t.order, y.Label)))
-			})
 		}
+		slices.SortStableFunc(list, func(x, y contracts.Threshold) int {
+			return cmp.Compare(labelIn(t.order, x.Label), labelIn(t.order, y.Label))
+		})
 	}
 	return list
 }

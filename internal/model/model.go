@@ -154,6 +154,7 @@ type world struct {
 	now      usage.Time
 	time     usage.Time // partition time
 	position int64
+	before   int64 // position, before the input at hand
 
 	uses     []use // all that was counted
 	claims   []claim
@@ -175,7 +176,7 @@ type world struct {
 }
 
 func (w *world) take(in *Input) {
-	w.now = max(w.now, in.At)
+	w.now, w.before = max(w.now, in.At), w.position
 	if w.unsure {
 		w.unsure = false
 		for _, client := range w.bound() {

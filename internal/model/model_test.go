@@ -2,8 +2,11 @@ package model_test
 
 import (
 	"flag"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,20 +15,90 @@ import (
 	"github.com/meterd/meterd/internal/model"
 )
 
+// TestMain sets which lives are lived: the same ones on each run, so that a run
+// that fails is somebody's change.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := sow(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	os.Exit(m.Run())
+}
+
+// sow sets rapid's seed, unless its own flag has. METERD_SEED goes before the
+// one that every run has.
+func sow() error {
+	if given() {
+		return nil
+	}
+	text := os.Getenv("METERD_SEED")
+	switch {
+	case text == "random":
+		text = strconv.FormatUint(rand.Uint64()|1, 10)
+	case text == "" && seedFlag().DefValue != "0": // RAPID_SEED
+		text = seedFlag().DefValue
+	case text == "":
+		text = "20261122"
+	}
+	if err := seedFlag().Value.Set(text); err != nil || seedFlag().Value.String() == "0" {
+		return fmt.Errorf("METERD_SEED=%s: must be \"random\" or a number above 0", text)
+	}
+	return nil
+}
+
+func seedFlag() *flag.Flag { return flag.Lookup("rapid.seed") }
+
+// given tells whether -rapid.seed is among the arguments.
+func given() (yes bool) {
+	flag.Visit(func(f *flag.Flag) { yes = yes || f.Name == "rapid.seed" && f.Value.String() != "0" })
+	return yes
+}
+
 // TestHistories is the proof of the rules: whatever happens, what is committed
 // is what the model says, and neither rollbacks nor restarts nor crashes make a
-// difference. METERD_HISTORIES is how many lives are lived; a life that goes
-// wrong is made shorter, and told with the seed that brings it back.
+// difference. METERD_HISTORIES is how many lives are lived, 100,000 if it is not
+// set. They are the same on each run. METERD_SEED=random draws others, and
+// METERD_SEED with a number those of the run that told it. A life that goes
+// wrong is made shorter, and told with the arguments that bring it back: with
+// -rapid.seed, each subtest begins with the life of that seed.
 func TestHistories(t *testing.T) {
 	t.Parallel()
 
+	text, step := seedFlag().Value.String(), uint64(apart)
+	if given() {
+		step = 0
+	}
+	base, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err)
+	t.Logf("METERD_SEED=%s", text)
+	t.Cleanup(func() { require.NoError(t, seedFlag().Value.Set(text)) })
 	each := checks(t)
+	var sowing sync.Mutex
 	for i := range (histories(t) + each - 1) / each {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
-			rapid.Check(t, live)
+			check(t, &sowing, base+uint64(i)*step)
 		})
 	}
+}
+
+// apart is how far the seeds of two subtests lie from each other. Within one,
+// rapid adds up small steps.
+const apart = 1 << 40
+
+// check is rapid.Check with a seed of its own. rapid reads its flag before the
+// first life only; sowing is held until then.
+func check(t *testing.T, sowing *sync.Mutex, seed uint64) {
+	t.Helper()
+	sowing.Lock()
+	read := sync.OnceFunc(sowing.Unlock)
+	defer read()
+	require.NoError(t, seedFlag().Value.Set(strconv.FormatUint(max(seed, 1), 10)))
+	rapid.Check(t, func(r *rapid.T) {
+		read()
+		live(r)
+	})
 }
 
 // histories returns how many lives are to be lived.

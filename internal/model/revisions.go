@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -66,6 +67,7 @@ func (w *world) start(list []Revision) {
 func (w *world) recut(client string) {
 	terms := w.terms(client)
 	w.enforce(client, terms)
+	woken := map[Key]bool{} // what default counters stood for until now; Dimensions are ""
 	for _, k := range w.kept {
 		if k.Client != client || k.Scope == (Scope{}) {
 			continue
@@ -83,60 +85,98 @@ func (w *world) recut(client string) {
 			continue
 		}
 		idle := w.standard(k) && k.period == whole
-		if k.period = cut; idle && !w.adopt(k) && w.cfg.History {
+		if k.period = cut; !idle {
+			continue
+		}
+		woken[Key{Client: client, Meter: k.Meter, Scope: k.Scope, Period: k.Period}] = true
+		if !w.adopt(k) && w.cfg.History {
 			k.adopted, k.blank, k.pending, k.boundary = len(w.uses), true, true, w.position
 		}
 	}
 	for _, d := range slices.Clone(w.kept) {
 		if d.Client == client && d.Scope == (Scope{}) && d.Dimensions == none {
-			w.cutOut(d, terms)
+			w.cutOut(d, terms, woken)
 		}
 	}
 }
 
 // cutOut makes the counters that limits have instead of d, and of those of d's
-// period that have a combination each, since an end cuts that period.
-func (w *world) cutOut(d *counter, terms []term) {
+// period that have a combination each, since an end cuts that period. What has
+// counted the period by itself all along has all that it is to have.
+func (w *world) cutOut(d *counter, terms []term, woken map[Key]bool) {
+	var seen []Scope
 	for _, t := range terms {
 		cut, own := w.cut(t, d.period.Start)
-		if !own || t.limit.Meter != d.Meter || !w.likeDefault(t.limit) || cut.Start != d.period.Start || w.time >= cut.End {
+		key := Key{Client: d.Client, Meter: d.Meter, Scope: t.scope(), Period: cut.ID}
+		if !own || t.limit.Meter != d.Meter || !w.likeDefault(t.limit) || cut.Start != d.period.Start || w.time >= cut.End || slices.Contains(seen, key.Scope) {
 			continue
 		}
-		dimensions := []string{anchorOf(t.limit)}
-		for _, k := range w.kept {
-			if len(t.limit.Per) > 0 && k.Client == d.Client && k.Scope == (Scope{}) && k.Meter == d.Meter && k.Period == d.Period && w.matches(t.limit, k) {
-				dimensions = append(dimensions, k.Dimensions)
-			}
+		seen = append(seen, key.Scope)
+		begins := woken[key]
+		key.Dimensions = anchorOf(t.limit)
+		if w.find(key) == nil {
+			begins = w.cutOne(key, cut, t.limit.Schedule)
 		}
-		for _, text := range dimensions {
-			key := Key{Client: d.Client, Meter: d.Meter, Scope: t.scope(), Dimensions: text, Period: cut.ID}
-			if w.find(key) == nil {
-				w.adopt(w.need(key, cut, t.limit.Schedule))
+		if !begins || len(t.limit.Per) == 0 {
+			continue
+		}
+		for _, k := range slices.Clone(w.kept) {
+			if k.Client == d.Client && k.Scope == (Scope{}) && k.Meter == d.Meter && k.Period == d.Period && k.Dimensions != none && within(key.Dimensions, k.Dimensions) {
+				value := key
+				if value.Dimensions = k.Dimensions; w.find(value) == nil {
+					w.cutOne(value, cut, t.limit.Schedule)
+				}
 			}
 		}
 	}
 }
 
-// adopt lets k, a limit's own counter that is cut from now on, go on with what
-// default counters have counted so far of what it counts. Where history can be
-// asked it returns false unless that is just what k is to count: R10.
-func (w *world) adopt(k *counter) bool {
-	whole := k.schedule.At(k.period.Start)
-	var source *counter
-	for _, d := range w.kept {
-		if d.Client != k.Client || d.Meter != k.Meter || d.Scope != (Scope{}) || d.Period != whole.ID || !within(k.Dimensions, d.Dimensions) ||
-			k.Scope.Where+k.Scope.Per == "" && d.Dimensions != none || k.Scope.Where+k.Scope.Per != "" && d.Dimensions == none {
-			continue
-		}
-		if w.cfg.History && (d.pending || w.last(d) >= k.period.End) {
-			return false
-		}
-		source = d
-	}
-	if source == nil {
+// cutOne makes a counter that goes on with what default ones have. It returns
+// false where there are none.
+func (w *world) cutOne(key Key, cut usage.Period, schedule usage.Schedule) bool {
+	if len(w.standIns(key)) == 0 {
 		return false
 	}
-	k.adopted, k.whole, k.blank, k.pending, k.boundary = len(w.uses), whole, false, false, source.boundary
+	w.adopt(w.need(key, cut, schedule))
+	return true
+}
+
+// standIns returns the default counters that have, together, what a counter of
+// a limit has that is like them but for where its period is cut: R11.
+func (w *world) standIns(key Key) (list []*counter) {
+	for _, d := range w.kept {
+		if d.Client != key.Client || d.Meter != key.Meter || d.Scope != (Scope{}) || d.Period != key.Period || !within(key.Dimensions, d.Dimensions) {
+			continue
+		}
+		if (key.Scope.Where+key.Scope.Per == "") == (d.Dimensions == none) {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// adopt lets k, a limit's own counter that is cut from now on, go on with what
+// default counters have counted so far of what it counts. Where history can be
+// asked it returns false unless that is just what k is to count (R10): what lies
+// beyond the bound of combinations is not told apart.
+func (w *world) adopt(k *counter) bool {
+	sources := w.standIns(k.Key)
+	if len(sources) == 0 {
+		return false
+	}
+	if w.cfg.History {
+		beyond := Key{Client: k.Client, Meter: k.Meter, Dimensions: w.overflow(&w.cfg.Catalog.Meters[k.Meter]), Period: k.Period}
+		if k.Scope.Where != "" && w.find(beyond) != nil {
+			return false
+		}
+		for _, d := range sources {
+			if d.pending || w.last(d) >= k.period.End {
+				return false
+			}
+		}
+	}
+	k.adopted, k.whole = len(w.uses), k.schedule.At(k.period.Start)
+	k.blank, k.pending, k.boundary = false, false, sources[len(sources)-1].boundary
 	return true
 }
 
@@ -221,12 +261,15 @@ func (w *world) contractCause(revision int64) alerts.Cause {
 // stands of the others goes on with the counter that they have now.
 func (w *world) withdrawn(client string) (list []emission) {
 	for _, a := range w.accounts {
-		if a.counter.Client != client || w.time >= a.period.End || len(a.standing()) == 0 {
+		if a.counter.Client != client || len(a.standing()) == 0 {
 			continue
 		}
 		if k := w.successor(a); k != nil {
 			a.counter, a.period = k, k.period
 			continue
+		}
+		if w.time >= a.period.End {
+			continue // they were crossed late
 		}
 		e := emission{counter: a.counter, account: a, contract: a.Contract, limit: a.Limit, per: a.Dimensions}
 		e.place, e.gone = w.placeOf(a)
@@ -310,6 +353,7 @@ func (w *world) settle(t term, k *counter, cause alerts.Cause) emission {
 			e.cleared = append(e.cleared, s)
 		}
 	}
+	slices.SortStableFunc(e.cleared, func(a, b contracts.Threshold) int { return cmp.Compare(a.Value, b.Value) }) // lowest first: R1
 	for _, l := range t.limit.Thresholds {
 		if l.Value <= total && labelIn(standing, l.Label) < 0 {
 			e.crossed = append(e.crossed, l)

@@ -157,11 +157,11 @@ func (w *world) letGo(which func(k *counter) bool) {
 	}
 }
 
-// abandon lets go of a client's own counters that no limit needs any more.
-// Those that differ from default ones by an end alone go on with these.
+// abandon lets go of a client's own counters that no limit needs any more. For
+// those that an end alone cut, default ones stand now.
 func (w *world) abandon(client string) {
 	w.letGo(func(k *counter) bool {
-		if k.Client != client || k.Scope == (Scope{}) || w.standard(k) || k.period.End <= w.time {
+		if k.Client != client || k.Scope == (Scope{}) || k.period.End <= w.time || w.standard(k) && k.period == k.schedule.At(k.period.Start) {
 			return false
 		}
 		f := w.forceOf(client, k.Meter, k.Scope)
@@ -176,13 +176,19 @@ func (w *world) question(k *counter) {
 	}
 	k.boundary = w.cfg.Boundary
 	lead := w.cfg.BoundaryTime.Add(w.reach())
-	total := none
+	total, beyond := none, k.Key
+	beyond.Dimensions = w.overflow(&w.cfg.Catalog.Meters[k.Meter])
 	if k.Scope != (Scope{}) {
 		f := w.forceOf(k.Client, k.Meter, k.Scope)
 		k.boundary, lead = f.since, f.lead
 		if k.Scope.Where != "" {
 			total = k.Scope.Where
 		}
+		beyond.Dimensions = beyondOf(limitOf(k.Scope, k.Meter))
+	}
+	if k.Dimensions != total && k.Dimensions != beyond.Dimensions && w.find(beyond) != nil && w.first(k) {
+		k.pending, k.boundary = true, w.before // all before may lie there
+		return
 	}
 	if k.boundary == 0 || k.period.Start > lead {
 		return // nothing can lie below
@@ -200,6 +206,14 @@ func (w *world) question(k *counter) {
 	}
 }
 
+// first tells whether k is the only counter of its combination. One that has
+// others is known, and nothing of it is taken to lie beyond the bound.
+func (w *world) first(k *counter) bool {
+	return !slices.ContainsFunc(w.kept, func(o *counter) bool {
+		return o != k && o.Client == k.Client && o.Meter == k.Meter && o.Scope == k.Scope && o.Dimensions == k.Dimensions
+	})
+}
+
 // ensure makes the counters that limits need in the current period: history may
 // have something for them, however silent their client is.
 func (w *world) ensure(client string) {
@@ -215,8 +229,22 @@ func (w *world) ensure(client string) {
 			key.Scope, key.Dimensions = t.scope(), anchorOf(t.limit)
 			w.need(key, cut, t.limit.Schedule)
 		} else {
-			w.need(key, w.cfg.Catalog.Schedule.At(w.time), w.cfg.Catalog.Schedule)
+			w.ensureDefault(key, t.limit)
 		}
+	}
+}
+
+// ensureDefault does so where default counters serve: that of a combination
+// which a limit names is made as soon as some of it may lie beyond the bound.
+func (w *world) ensureDefault(key Key, l *contracts.Limit) {
+	m, schedule := &w.cfg.Catalog.Meters[l.Meter], w.cfg.Catalog.Schedule
+	period := schedule.At(w.time)
+	w.need(key, period, schedule)
+	beyond := key
+	beyond.Dimensions, beyond.Period = w.overflow(m), period.ID
+	if len(l.Where) > 0 && len(l.Per) == 0 && w.find(beyond) != nil {
+		key.Dimensions = canonical(l.Where)
+		w.need(key, period, schedule)
 	}
 }
 
@@ -343,7 +371,7 @@ func (w *world) arrive(ask *Ask, u use, waited []*counter) []*counter {
 		if parts = []string{none}; u.combination != none {
 			parts = append(parts, u.combination)
 		}
-		if w.find(key) == nil && w.time < w.expiry(&counter{Key: key, period: ask.Period, schedule: schedule}) {
+		if w.find(key) == nil && ask.Boundary == w.cfg.Boundary && w.time < w.expiry(&counter{Key: key, period: ask.Period, schedule: schedule}) {
 			k := &counter{Key: key, period: ask.Period, schedule: schedule, boundary: ask.Boundary, pending: true}
 			w.kept = append(w.kept, k)
 			waited = append(waited, k)

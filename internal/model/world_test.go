@@ -113,7 +113,7 @@ func (h *history) setUp() {
 		DedupeWindow: h.unit * 2 / 3, MaxFuture: h.unit / 3, AllowedLateness: h.unit * 3 / 2, UnknownMeter: aggregate.IgnoreUnknown,
 		KeepPeriods: h.draw("keep", 2),
 	}
-	if h.rarely("no window", 10) && !findingF10 {
+	if h.rarely("no window", 10) {
 		w.cfg.DedupeWindow = 0
 	}
 	if h.draw("history", 2) == 2 {
