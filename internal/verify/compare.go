@@ -35,7 +35,7 @@ func (a *audit) wrong(k *counter) string {
 		return a.wrongLoose(k)
 	case r.Period != k.period:
 		return fmt.Sprintf("its period is %s to %s, must be %s to %s", r.Period.Start, r.Period.End, k.period.Start, k.period.End)
-	case k.scope.Default() && r.Seed.State != aggregate.SeedNone && r.Seed.Boundary != a.boundaryOf(meter.Name):
+	case k.scope.Default() && r.Seed.State != aggregate.SeedNone && r.Seed.Boundary != a.boundaryOf(meter.Name) && !a.takenOut(k):
 		return fmt.Sprintf("its seed's boundary is %d, the meter's %d", r.Seed.Boundary, a.boundaryOf(meter.Name))
 	case !r.Seed.Complete() && (r.Seed.Usage != 0 || r.Seed.Events != 0):
 		return fmt.Sprintf("its seed is %s and yet has %d events", r.Seed.State, r.Seed.Events)
@@ -120,7 +120,7 @@ func (a *audit) compareCombinations() {
 			continue
 		}
 		sum, ok := parts[at]
-		sum.known = (sum.known || !ok) && k.record != nil && k.record.Seed.Complete()
+		sum.known = (sum.known || !ok) && k.record != nil && k.record.Seed.Complete() && !a.takenOut(k) // what it is of lies beyond the bound too
 		if k.record != nil {
 			sum.events, sum.total = sum.events+k.record.Events, sum.total+k.record.Total
 		}

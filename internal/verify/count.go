@@ -42,7 +42,7 @@ func (a *audit) standard(c *client, ch *change, period *usage.Period) []*counter
 	f := c.slots[ch.take.meter]
 	a.into = append(a.into[:0], a.total(f, nil, period))
 	if len(ch.take.values) > 0 {
-		a.into = append(a.into, a.one(f, nil, ch.take.values, period, ch.moment))
+		a.into = append(a.into, a.one(f, nil, ch.take.values, period, ch))
 	}
 	return a.into
 }
@@ -56,7 +56,7 @@ func (a *audit) own(o *ownScope, ch *change) []*counter {
 	}
 	into := []*counter{a.total(&o.family, o, &period)}
 	if len(o.per) > 0 {
-		into = append(into, a.one(&o.family, o, ch.take.values, &period, ch.moment))
+		into = append(into, a.one(&o.family, o, ch.take.values, &period, ch))
 	}
 	return into
 }

@@ -102,7 +102,7 @@ func (a *audit) put(f *family, o *ownScope, k *counter) {
 
 // mayInherit tells whether k may have been made by history alone.
 func (a *audit) mayInherit(k *counter) bool {
-	return k.waits() && (k.seed().Events != 0 || a.cfg.VoidMapped)
+	return k.waits() && (k.seed().Events != 0 || a.cfg.VoidMapped || a.takenOut(k))
 }
 
 // apart returns the combination that a counter with these dimensions is of,
@@ -135,28 +135,30 @@ func (f *family) keep(values string, until usage.Time, seeded bool) {
 
 // one returns the counter of the combination that an event has, made if need
 // be: the one that takes what is beyond the bound, where there are too many.
-func (a *audit) one(f *family, o *ownScope, values []string, period *usage.Period, m moment) *counter {
+func (a *audit) one(f *family, o *ownScope, values []string, period *usage.Period, ch *change) *counter {
 	places := a.places(f.meter, o)
 	a.buffer = a.buffer[:0]
 	for _, i := range places {
 		a.buffer = appendValue(a.buffer, values[i])
 	}
-	if k := f.apart[cell{string(a.buffer), period.ID}]; k != nil {
-		delete(f.unsure, string(a.buffer))
+	key := string(a.buffer)
+	k := f.apart[cell{key, period.ID}]
+	before := (k == nil || ch.record.Offset < k.seed().Boundary) && a.cameBefore(f, o, values, period, ch.record.Offset)
+	if k != nil && !before {
+		delete(f.unsure, key)
 		return k
 	}
-	key := string(a.buffer)
 	loose := f.loose
-	over := !slices.ContainsFunc(places, func(i int) bool { return values[i] != usage.OverflowValue })
+	over := before || !slices.ContainsFunc(places, func(i int) bool { return values[i] != usage.OverflowValue })
 	if _, known := f.combinations[key]; !known && !over {
-		least, most := f.count(m)
+		least, most := f.count(ch.moment)
 		if a.forgetful() {
 			most = math.MaxInt
 		}
 		bound := a.cfg.Catalog.Meters[f.meter].MaxCombinations
 		yes, maybe := false, false
 		if most >= bound {
-			yes, maybe = a.named(f, o, values, m)
+			yes, maybe = a.named(f, o, values, ch.moment)
 		}
 		switch {
 		case yes || most < bound:
@@ -181,13 +183,37 @@ func (a *audit) one(f *family, o *ownScope, values []string, period *usage.Perio
 	if o != nil {
 		scope = o.scope
 	}
-	k := a.newCounter(f.client, f.meter, scope, a.combine(f, o, values, over), *period)
+	k = a.newCounter(f.client, f.meter, scope, a.combine(f, o, values, over), *period)
 	k.loose = loose
 	a.put(f, o, k)
 	if !over {
 		delete(f.unsure, key)
 	}
 	return k
+}
+
+// cameBefore tells whether an event came before its combination had a counter
+// that was made when some of it had been counted beyond the bound: such a counter
+// asks history by itself, for all that is below its own boundary.
+func (a *audit) cameBefore(f *family, o *ownScope, values []string, period *usage.Period, offset int64) bool {
+	if !a.cfg.History {
+		return false
+	}
+	r := a.kept.counters[a.keyOf(f, o, values, period, false)]
+	return r != nil && offset < r.Seed.Boundary && a.kept.counters[a.keyOf(f, o, values, period, true)] != nil
+}
+
+// takenOut tells whether k, a default counter, was made when some of its
+// combination may have been counted beyond the bound.
+func (a *audit) takenOut(k *counter) bool {
+	if !k.scope.Default() || len(k.dimensions) == 0 || k.spill || k.seed().Boundary <= a.boundaryOf(a.cfg.Catalog.Meters[k.meter].Name) {
+		return false
+	}
+	r := aggregate.CounterRecord{Client: k.client.name, Meter: a.cfg.Catalog.Meters[k.meter].Name, Period: k.period, Dimensions: map[string]string{}}
+	for name := range k.dimensions {
+		r.Dimensions[name] = usage.OverflowValue
+	}
+	return a.kept.counters[string(r.AppendCounterKey(nil))] != nil
 }
 
 // forgetful tells whether history may have brought combinations that are no
@@ -250,10 +276,11 @@ func (a *audit) named(f *family, o *ownScope, values []string, m moment) (yes, m
 	return false, maybe
 }
 
-// names tells whether t requires each of the values.
+// names tells whether t, a limit that default counters may serve, requires each
+// of the values.
 func (a *audit) names(t *term, values []string) bool {
 	dimensions := a.cfg.Catalog.Meters[t.limit.Meter].Dimensions
-	if len(t.limit.Where) != len(dimensions) {
+	if len(t.limit.Where) != len(dimensions) || !t.limit.Schedule.Equal(a.cfg.Catalog.Schedule) {
 		return false
 	}
 	for i, d := range dimensions {

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -157,22 +156,26 @@ func kindOf(before, after usage.Quantity) alerts.EventKind {
 	return alerts.Crossed
 }
 
-// stand notes what stands after thresholds of a limit were crossed or cleared.
+// stand notes what stands after thresholds of a limit were crossed or cleared,
+// in the order in which the limit has them.
 func (s *script) stand(kind alerts.EventKind, passed []contracts.Threshold, of *contracts.Limit) {
 	s.decimals = of.Decimals
 	has := func(list []contracts.Threshold, label string) int {
 		return slices.IndexFunc(list, func(t contracts.Threshold) bool { return t.Label == label })
 	}
-	if kind != alerts.Crossed {
-		s.standing = slices.DeleteFunc(slices.Clone(s.standing), func(t contracts.Threshold) bool { return has(passed, t.Label) >= 0 })
-		return
-	}
 	var after []contracts.Threshold
+	for _, t := range s.standing {
+		if has(of.Thresholds, t.Label) < 0 && (kind == alerts.Crossed || has(passed, t.Label) < 0) {
+			after = append(after, t)
+		}
+	}
 	for _, t := range of.Thresholds {
-		if i := has(s.standing, t.Label); i >= 0 {
+		told := has(passed, t.Label)
+		switch i := has(s.standing, t.Label); {
+		case kind == alerts.Crossed && i < 0 && told >= 0:
+			after = append(after, passed[told])
+		case i >= 0 && (kind == alerts.Crossed || told < 0):
 			after = append(after, s.standing[i])
-		} else if i := has(passed, t.Label); i >= 0 {
-			after = append(after, passed[i])
 		}
 	}
 	s.standing = after
@@ -295,7 +298,7 @@ func (a *audit) expected(w *watch, t *term, e *alerts.Event, passed []contracts.
 		want.Period = alerts.PeriodInfo{ID: k.period.ID, Start: k.period.Start, End: k.period.End, Timezone: k.period.Timezone}
 	}
 	if !k.blind && (w.sole() || k.scope.Default()) { // else the counter may have been made anew
-		want.Seeded = k.seed().Events > 0
+		want.Seeded = k.seed().Events != 0 || k.seed().Usage != 0
 	}
 	return &want
 }
@@ -307,11 +310,6 @@ func (a *audit) like(w *watch, e, want *alerts.Event, t *term) {
 	case s.vague:
 		want.Standing = e.Standing
 		s.believe(e, t.limit.Decimals)
-	case sameLabels(e.Standing, want.Standing): // in any order
-		want.Standing = e.Standing
-		slices.SortFunc(s.standing, func(a, b contracts.Threshold) int {
-			return cmp.Compare(slices.Index(e.Standing, a.Label), slices.Index(e.Standing, b.Label))
-		})
 	}
 	if problem := unlike(e, want); problem != "" {
 		a.differ(LimitEvent, eventKey(e), "%s", problem)
