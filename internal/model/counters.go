@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"maps"
 	"math/big"
 	"slices"
 
@@ -256,9 +257,7 @@ func (w *world) valueOf(l *contracts.Limit, anchor Key, u *use) string {
 // perText is the required values of a limit with those that it tells apart.
 func perText(l *contracts.Limit, value func(name string) string) string {
 	all := map[string]string{}
-	for name, required := range l.Where {
-		all[name] = required
-	}
+	maps.Copy(all, l.Where)
 	for _, name := range l.Per {
 		all[name] = value(name)
 	}

@@ -312,10 +312,8 @@ func (w *world) overflow(m *usage.Meter) string {
 }
 
 func add(list []string, text string) []string {
-	for _, l := range list {
-		if l == text {
-			return list
-		}
+	if slices.Contains(list, text) {
+		return list
 	}
 	return append(list, text)
 }

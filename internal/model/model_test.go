@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -145,7 +146,7 @@ func plan(list []*transaction) (inputs []model.Input) {
 		if tx.fails != none {
 			for _, in := range tx.inputs {
 				if in.revision != nil {
-					first = append(first[:len(first):len(first)], in.revision)
+					first = append(slices.Clip(first), in.revision)
 				}
 			}
 		}

@@ -331,7 +331,7 @@ func texts(v any) (lines []string) {
 }
 
 func textOf(v reflect.Value) string {
-	e, ok := v.Interface().(alerts.Event)
+	e, ok := reflect.TypeAssert[alerts.Event](v)
 	if !ok {
 		return fmt.Sprintf("%+v", v.Interface())
 	}
