@@ -376,3 +376,28 @@ func TestStandingIsInTheOrderOfTheRevision(t *testing.T) {
 	put("50")
 	require.Equal(t, []string{"crossed k/l 2026-11 #2 [130%=65] 120..120 [100% 110% 130%] contract"}, r.commit())
 }
+
+// The same where the cut period had been reset before: the one that goes on has
+// not.
+func TestLateLabelsGoOnAfterAReset(t *testing.T) {
+	t.Parallel()
+	r := newTestRig(t)
+	put := func(ends string) {
+		r.put("k", "acme", `"ends_at":"`+ends+`T00:00:00Z"`, limit("l", "10", `"thresholds":["100%"]`))
+	}
+	put("2026-11-20")
+	r.seek("11-18")
+	r.use(ev{qty: "10"})
+	r.commit()
+	r.advance("11-21")
+	require.Len(t, r.commit(), 1, "reset")
+	r.use(ev{qty: "-5", time: "11-19"})
+	r.use(ev{qty: "5", time: "11-19"})
+	require.Len(t, r.commit(), 2, "late")
+	put("2027-06-01")
+	require.Empty(t, r.commit())
+	require.Equal(t, []string{"k/l 2026-11 [100%]"}, r.blocked())
+	r.advance("12-02")
+	require.Len(t, r.commit(), 1, "reset with the period that went on")
+	require.Empty(t, r.blocked())
+}

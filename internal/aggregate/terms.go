@@ -104,13 +104,13 @@ func (s *State) take(c *client, list []*contracts.Contract, change *contracts.Ch
 // in.
 func (s *State) withdrawAll(c *client, change *contracts.Change) {
 	for _, l := range c.limits {
-		if l.fading || l.closed || len(l.standing) == 0 {
+		if l.fading || len(l.standing) == 0 {
 			continue
 		}
 		ended := s.time >= l.period.End // its labels were crossed late
 		k, b := s.judgeOf(l)
 		if k == nil {
-			if !ended {
+			if !ended && !l.closed {
 				s.open.emits = append(s.open.emits, s.withdrawal(l, change))
 			}
 			continue
@@ -127,8 +127,10 @@ func (s *State) withdrawAll(c *client, change *contracts.Change) {
 			s.timers.limit(l.period.End, l)
 			s.keepUntil(l, s.expiryOfLimit(l))
 		}
-		if ended {
-			s.show(l) // the period goes on
+		if ended { // the period goes on
+			s.touchLimit(l)
+			l.closed = false
+			s.show(l)
 		}
 	}
 }
