@@ -27,14 +27,18 @@ build: ## Build bin/meterd, static and stamped with its version
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/meterd ./cmd/meterd
 
 .PHONY: test
-test: race integration ## All tests: unit tests with the race detector, then integration tests
+test: race histories integration ## All tests: unit tests with the race detector, random histories, then integration tests
 
 .PHONY: check
 check: format lint vet dockerfile k8s scripts unit ## Before a commit: format, linters, unit tests, image, Kubernetes, scripts
 
 .PHONY: unit
-unit: ## Unit tests
-	go test $(TESTFLAGS) ./...
+unit: ## Unit tests, with few random histories
+	go test -short $(TESTFLAGS) ./...
+
+.PHONY: histories
+histories: ## The proof of the rules by random histories (METERD_HISTORIES=1000000 METERD_SEED=random for more and others)
+	go test -timeout 40m $(TESTFLAGS) ./internal/model
 
 .PHONY: race
 race: ## Unit tests with the race detector
