@@ -165,15 +165,19 @@ func (t *task) fold(held *kept, batch kafka.Batch) (rest kafka.Batch, err error)
 // needs.
 const pauseFor = 500 * time.Millisecond
 
-// pause keeps the partition from reading on for a moment, and says why.
+// pause keeps the partition from reading on for a moment, and says why if that
+// is not soon over.
 func (t *task) pause(why string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStop, err)
 	}
-	if t.paused != why {
+	switch {
+	case t.paused != why:
+		t.paused, t.pausedSince, t.pausedTold = why, time.Now(), false
+	case !t.pausedTold && time.Since(t.pausedSince) >= pauseFor:
 		t.log.Warn("paused", zap.String("reason", why))
+		t.pausedTold = true
 	}
-	t.paused = why
 	t.show()
 	select {
 	case <-t.soft.Done():

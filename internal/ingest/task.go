@@ -53,9 +53,11 @@ type task struct {
 	end              int64
 	changelogEnd     int64 // all below it was restored or is ours
 
-	mu     sync.Mutex // guards shown
-	shown  Status
-	paused string
+	mu          sync.Mutex // guards shown
+	shown       Status
+	paused      string
+	pausedSince time.Time
+	pausedTold  bool // in the log
 }
 
 func newTask(g *Ingest, partition int32) *task {
