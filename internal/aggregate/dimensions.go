@@ -101,11 +101,11 @@ func (v *view) appendPer(key []byte, values [][]byte) []byte {
 
 // defaultView tells all dimensions of a meter apart.
 func defaultView(m *usage.Meter) view {
-	v := view{names: m.Dimensions, whole: true}
-	for i := range m.Dimensions {
-		v.per = append(v.per, i)
+	names := make([]string, 0, len(m.Dimensions))
+	for _, d := range m.Dimensions {
+		names = append(names, d.Name)
 	}
-	return v
+	return viewOf(m, nil, names)
 }
 
 // newGroup returns the group of the combination with these values.

@@ -137,16 +137,7 @@ func (d *distinct) bytes() []byte {
 
 var errBadSet = errors.New("not a set of distinct values")
 
-// DistinctOf returns how many values are in the set that Distinct of a
-// CounterRecord holds, and whether that is an estimate.
-func DistinctOf(set []byte) (size int64, estimated bool, err error) {
-	d, err := distinctOf(set)
-	if err != nil {
-		return 0, false, err
-	}
-	return d.size(), d.estimated(), nil
-}
-
+// distinctOf reads what bytes wrote.
 func distinctOf(b []byte) (*distinct, error) {
 	d := newDistinct()
 	switch {

@@ -111,7 +111,7 @@ func (t *Table) Apply(key, value []byte, revision int64) error {
 	t.position = max(t.position, revision+1)
 	entry := t.entries[id]
 	if err != nil {
-		next := Entry{ID: id, Revision: revision, Reason: reasonOf(err), Raw: bytes.Clone(value)}
+		next := Entry{ID: id, Revision: revision, Reason: Reason(err), Raw: bytes.Clone(value)}
 		if entry != nil {
 			next.Contract = entry.Contract
 		}
@@ -136,8 +136,8 @@ func (t *Table) Apply(key, value []byte, revision int64) error {
 	return nil
 }
 
-// reasonOf is the text of an ErrInvalid without the words that each has.
-func reasonOf(err error) string {
+// Reason is the text of an ErrInvalid without the words that each has.
+func Reason(err error) string {
 	return strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": ")
 }
 

@@ -22,12 +22,6 @@ type change struct {
 	when     precondition
 }
 
-// errReason is the text of an invalid contract without the words that each
-// has.
-func errReason(err error) string {
-	return strings.TrimPrefix(err.Error(), contracts.ErrInvalid.Error()+": ")
-}
-
 // putContract writes a contract to its topic and answers with it once it is in
 // force here. One that could not come into force is not written.
 func (s *Server) putContract(w http.ResponseWriter, r *http.Request) error {
@@ -45,7 +39,7 @@ func (s *Server) putContract(w http.ResponseWriter, r *http.Request) error {
 	c.contract, err = contracts.Parse([]byte(c.id), c.value, 0, s.parts.Catalog)
 	switch {
 	case errors.Is(err, contracts.ErrInvalid):
-		return refuse(errInvalidContract, "%s", errReason(err))
+		return refuse(errInvalidContract, "%s", contracts.Reason(err))
 	case err != nil:
 		return err
 	case dry:
