@@ -1,7 +1,9 @@
 package aggregate_test
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -100,6 +102,63 @@ func BenchmarkFold(b *testing.B) {
 					state.Committed(now)
 				}
 			}
+			if n%batch != 0 {
+				state.End()
+			}
+		})
+	}
+}
+
+// BenchmarkFoldManyClients folds events of clients that are anywhere in a
+// memory that no cache holds, one by one and foreseen in groups.
+func BenchmarkFoldManyClients(b *testing.B) {
+	for _, group := range []int{1, 16} {
+		b.Run(fmt.Sprintf("foreseen=%d", group), func(b *testing.B) {
+			const clients, batch = 300_000, 16 * 1024
+			r := newRig(b, config(b))
+			names := make([][]byte, clients)
+			for i := range names {
+				names[i] = fmt.Appendf(nil, "client-%d", i)
+			}
+			events, ids := make([]usage.Event, group), make([]byte, 36*group)
+			at := make([]*usage.Event, group)
+			for i := range events {
+				events[i] = usage.Event{ID: ids[36*i : 36*i+36], Meter: []byte("bytes"), Quantity: usage.DecimalOf(1), Time: r.clock}
+				at[i] = &events[i]
+			}
+			state, offset, n, random := r.state, r.state.Position(), 0, rand.New(rand.NewPCG(1, 2))
+			fold := func() {
+				if n%batch == 0 {
+					state.Begin(r.clock)
+				}
+				for i := range events {
+					binary.LittleEndian.PutUint64(events[i].ID, uint64(n+i))
+					if events[i].Client = names[random.IntN(clients)]; n < clients {
+						events[i].Client = names[n+i]
+					}
+				}
+				if group > 1 {
+					state.Foresee(at)
+				}
+				for i := range events {
+					state.Fold(aggregate.Input{Offset: offset, Timestamp: r.clock}, &events[i])
+					offset++
+				}
+				if n += group; n%batch == 0 {
+					state.End()
+					state.Changes(r.clock)
+					state.Committed(r.clock)
+				}
+			}
+			for n < clients || n%batch != 0 {
+				fold()
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N / group {
+				fold()
+			}
+			b.StopTimer()
 			if n%batch != 0 {
 				state.End()
 			}

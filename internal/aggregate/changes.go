@@ -178,11 +178,9 @@ func (s *State) idsOf(void bool) *dedupe { //revive:disable-line:flag-parameter 
 func (s *State) loadDedupe(r *DedupeRecord) {
 	d := s.idsOf(r.Void)
 	for _, h := range r.Hashes {
-		if at, ok := d.seenIn[h]; !ok || at < r.Bucket {
-			d.put(h, r.Bucket)
-		}
+		d.load(h, r.Bucket)
 	}
-	b := d.bucket(r.Bucket)
+	b := &d.buckets[d.bucket(r.Bucket)]
 	if key := r.Key(); !slices.Contains(b.keys, key) {
 		b.keys = append(b.keys, key)
 	}
@@ -309,7 +307,7 @@ func (s *State) Loaded(now usage.Time) {
 	s.bearNew(now)
 	for _, c := range s.clients {
 		if c.empty() {
-			delete(s.clients, c.name)
+			s.lose(c)
 			continue
 		}
 		for k := range c.counters() {

@@ -104,6 +104,12 @@ func (s *State) clientOf(name []byte) *client {
 	return c
 }
 
+// lose drops c, of which nothing is kept, from memory.
+func (s *State) lose(c *client) {
+	delete(s.clients, c.name)
+	s.lost++
+}
+
 // empty tells whether nothing is kept of c but its name.
 func (c *client) empty() bool {
 	if len(c.limits) > 0 || len(c.terms) > 0 {
@@ -202,7 +208,7 @@ func (s *State) forget(k *counter) {
 		k.family().drop(k.group)
 	}
 	if k.client.empty() {
-		delete(s.clients, k.client.name)
+		s.lose(k.client)
 	}
 }
 

@@ -67,10 +67,9 @@ func (s *State) Fold(in Input, ev *usage.Event) Result {
 	if len(s.takings) == 0 {
 		return s.unknown()
 	}
-	var hash Hash
-	seen := false
+	known := s.recall(ev)
+	hash, seen := known.hash, false
 	if deduped {
-		hash = hashOf(ev.Client, ev.ID)
 		seen = s.dedupe.seen(hash, s.time)
 		if seen && !ev.Void || s.voids.seen(hash, s.time) {
 			return Result{Fate: Duplicate}
@@ -88,9 +87,9 @@ func (s *State) Fold(in Input, ev *usage.Event) Result {
 		return dead(usage.TooLate)
 	}
 	if ev.Void {
-		return s.void(in, ev, hash, seen, period)
+		return s.void(in, ev, &known, seen, period)
 	}
-	result, ok := s.count(in, ev, period)
+	result, ok := s.count(in, ev, known.client, period)
 	if !ok {
 		return dead(usage.Overflow)
 	}
@@ -111,18 +110,18 @@ func (s *State) unknown() Result {
 
 // void takes back the event with the id of ev, if it was counted; else the id
 // is remembered, and the event is not counted when it comes.
-func (s *State) void(in Input, ev *usage.Event, hash Hash, counted bool, period *usage.Period) Result {
+func (s *State) void(in Input, ev *usage.Event, known *foreseen, counted bool, period *usage.Period) Result {
 	if !s.undoable() {
 		return dead(usage.NotUndoable)
 	}
 	result := Result{}
 	if counted {
 		var ok bool
-		if result, ok = s.count(in, ev, period); !ok {
+		if result, ok = s.count(in, ev, known.client, period); !ok {
 			return dead(usage.Overflow)
 		}
 	}
-	s.voids.add(hash, s.time)
+	s.voids.add(known.hash, s.time)
 	s.open.touched = true
 	result.Fate = Voided
 	return result
@@ -152,14 +151,13 @@ type target struct {
 }
 
 // count adds the event to the counters of all takers, or to none where one
-// cannot hold it.
-func (s *State) count(in Input, ev *usage.Event, period *usage.Period) (Result, bool) {
+// cannot hold it. c is its client, nil where that is not known yet.
+func (s *State) count(in Input, ev *usage.Event, c *client, period *usage.Period) (Result, bool) {
 	for i := range s.takings {
 		if !s.takings[i].fits {
 			return Result{}, false
 		}
 	}
-	c := s.clients[string(ev.Client)]
 	if c == nil {
 		c = s.clientOf(ev.Client)
 	}

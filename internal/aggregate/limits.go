@@ -173,7 +173,7 @@ func (l *limitState) moveTo(c *client) {
 func (s *State) forgetLimit(l *limitState) {
 	s.dropLimit(l)
 	if l.client.empty() {
-		delete(s.clients, l.client.name)
+		s.lose(l.client)
 	}
 }
 

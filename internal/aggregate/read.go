@@ -404,7 +404,7 @@ func (s *State) Idle(now usage.Time) {
 	}
 	for i := range s.open.binds {
 		if c := s.open.binds[i].client; c.empty() && s.clients[c.name] == c {
-			delete(s.clients, c.name)
+			s.lose(c)
 		}
 	}
 	clear(s.open.binds)

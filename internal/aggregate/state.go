@@ -69,6 +69,7 @@ type State struct {
 
 	mu      sync.RWMutex // guards all below; the owner holds it between Begin and End
 	clients map[string]*client
+	lost    int // clients that were dropped from memory
 	limits  map[limitID]*limitState
 	terms   *contracts.Table
 	version int64             // of the table, as far as it was taken in
@@ -107,6 +108,10 @@ type State struct {
 	texts   [][]byte
 	text    []byte
 	key     []byte
+	id      []byte
+
+	foreseen []foreseen // events that are to be folded next, in their order
+	sink     uint64     // of what is read only to have it in the cache
 }
 
 // Committed is what the last commit made true of the partition as a whole.
@@ -240,7 +245,7 @@ func (s *State) Committed(now usage.Time) {
 		c := u.client
 		c.own = slices.DeleteFunc(c.own, func(o *ownScope) bool { return !o.live && o.last == nil && len(o.list) == 0 })
 		if c.empty() && s.clients[c.name] == c {
-			delete(s.clients, c.name) // its contracts are gone, and it had nothing else
+			s.lose(c) // its contracts are gone, and it had nothing else
 		}
 	}
 	s.dedupe.committed()
@@ -293,7 +298,7 @@ func (s *State) Rollback() {
 	}
 	for _, c := range s.open.clients {
 		if c.terms = nil; c.empty() {
-			delete(s.clients, c.name)
+			s.lose(c)
 		}
 	}
 	for _, u := range s.open.binds {

@@ -31,7 +31,7 @@ func (s *State) Unload(key []byte) error {
 		if err != nil {
 			return fmt.Errorf("%w: key %q", ErrForeignRecord, key)
 		}
-		unloadDedupe(s.idsOf(text[0] == VoidKind), usage.TimeOf(at), string(key))
+		s.idsOf(text[0] == VoidKind).unload(usage.TimeOf(at), string(key))
 	case text[0] == PositionKind:
 	default:
 		return fmt.Errorf("%w: key %q", ErrForeignRecord, key)
@@ -68,22 +68,4 @@ func scopeOfKey(text []byte) (Scope, bool) {
 		Contract: parts["contract"], Kind: usage.Kind(parts["period"]), Timezone: parts["timezone"],
 		StartsAt: usage.TimeOf(at), Where: parts["where"], Per: parts["per"],
 	}, err == nil
-}
-
-// unloadDedupe drops a bucket with the last of its records: they go together.
-func unloadDedupe(d *dedupe, at usage.Time, key string) {
-	b, ok := d.buckets[at]
-	if !ok {
-		return
-	}
-	for i, k := range b.keys {
-		if k == key {
-			b.keys = append(b.keys[:i], b.keys[i+1:]...)
-			break
-		}
-	}
-	if len(b.keys) == 0 {
-		d.dropped = append(d.dropped, at)
-		d.committed()
-	}
 }

@@ -98,6 +98,8 @@ type Counter struct {
 
 	// Of the open transaction.
 	letters []kafka.Output
+	drawn   [16]drawn      // records at hand
+	events  []*usage.Event // the good ones of them
 	tally   tally
 	taken   []Answer             // for taking them again after a rollback
 	handed  []aggregate.Handover // likewise
@@ -259,23 +261,50 @@ func (c *Counter) Fold(records []kafka.Record, next int64) error {
 func (c *Counter) foldChunk(records []kafka.Record) error {
 	c.state.Begin(usage.TimeOf(time.Now()))
 	defer c.state.End()
-	var ev usage.Event
+	for len(records) > 0 {
+		n := min(len(c.drawn), len(records))
+		if err := c.foldGroup(records[:n]); err != nil {
+			return err
+		}
+		records = records[n:]
+	}
+	return nil
+}
+
+// drawn is a record that was decoded and not folded yet.
+type drawn struct {
+	event  usage.Event
+	reason usage.Reason // why it is none
+	err    error
+}
+
+// foldGroup takes in as many records as are decoded together.
+func (c *Counter) foldGroup(records []kafka.Record) error {
+	decode := c.handle.Decode
+	c.events = c.events[:0]
 	for i := range records {
-		r := &records[i]
+		r, d := &records[i], &c.drawn[i]
+		d.reason, d.err = decode(r.Value, usage.Time(r.Timestamp), &d.event)
+		switch decode = c.handle.DecodeMore; {
+		case d.reason == "" && d.err != nil:
+			return d.err
+		case d.reason == "":
+			c.events = append(c.events, &d.event)
+		}
+	}
+	c.state.Foresee(c.events)
+	for i := range records {
+		r, d := &records[i], &c.drawn[i]
 		in := aggregate.Input{Offset: r.Offset, Timestamp: usage.Time(r.Timestamp)}
 		told := c.state.Told()
-		reason, err := c.handle.Decode(r.Value, in.Timestamp, &ev)
 		var result aggregate.Result
-		switch {
-		case reason != "":
+		if d.reason != "" {
 			c.state.Reject(in)
-			result = aggregate.Result{Fate: aggregate.DeadLettered, Reason: reason}
-		case err != nil:
-			return err
-		default:
-			result = c.state.Fold(in, &ev)
+			result = aggregate.Result{Fate: aggregate.DeadLettered, Reason: d.reason}
+		} else {
+			result = c.state.Fold(in, &d.event)
 		}
-		c.note(r, result, err)
+		c.note(r, result, d.err)
 		for range c.state.Told() - told {
 			c.tally.crossings = append(c.tally.crossings, in.Timestamp)
 		}

@@ -25,6 +25,15 @@ func decode(block *sarama.FetchResponseBlock, topic string, partition int32, fro
 		out.LastStable = out.HighWatermark
 	}
 	aborted := abortedIn(block)
+	records := 0
+	for _, set := range block.RecordsSet {
+		if set.RecordBatch != nil && !set.RecordBatch.Control {
+			records += len(set.RecordBatch.Records)
+		}
+	}
+	if records > 0 {
+		out.Records = make([]Record, 0, records)
+	}
 	for _, set := range block.RecordsSet {
 		batch := set.RecordBatch
 		if batch == nil {
@@ -51,7 +60,6 @@ func decode(block *sarama.FetchResponseBlock, topic string, partition int32, fro
 
 // add appends the records of a batch.
 func (b *Batch) add(batch *sarama.RecordBatch, from int64) {
-	b.Records = slices.Grow(b.Records, len(batch.Records))
 	base := batch.FirstTimestamp.UnixMilli()
 	for _, r := range batch.Records {
 		offset := batch.FirstOffset + r.OffsetDelta

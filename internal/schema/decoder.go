@@ -87,11 +87,7 @@ func NewDecoder(config DecoderConfig, registry Registry, log *zap.Logger, prom p
 
 // Handle returns a new handle for the use of one goroutine at a time.
 func (d *Decoder) Handle() *Handle {
-	h := &Handle{d: d, resolved: map[uint32]*resolution{}}
-	if n := len(d.layout.extra); n > 0 {
-		h.w.values = make([]usage.Value, n)
-	}
-	return h
+	return &Handle{d: d, resolved: map[uint32]*resolution{}}
 }
 
 // Handle decodes the records of one partition.
@@ -162,7 +158,7 @@ var (
 
 // Decode makes an event of value, whose record has the timestamp recordTime.
 // It does no I/O. What ev refers to, its Fields among it, is part of value or
-// of the handle, and good until the next call.
+// of the handle, and good until the next Decode.
 //
 // The Reason is empty for a good event. Else it says why the record is none,
 // the error tells more, without repeating any of the record's content, and ev
@@ -172,13 +168,19 @@ var (
 // record) makes its records undecodable; unknown_schema is for those that the
 // registry does not have.
 func (h *Handle) Decode(value []byte, recordTime usage.Time, ev *usage.Event) (usage.Reason, error) {
+	h.w.scratch, h.w.spent = h.w.scratch[:0], 0
+	return h.DecodeMore(value, recordTime, ev)
+}
+
+// DecodeMore is Decode, but leaves what earlier events refer to as it is: all
+// events since the last Decode are good until the next.
+func (h *Handle) DecodeMore(value []byte, recordTime usage.Time, ev *usage.Event) (usage.Reason, error) {
 	if limit := h.d.config.MaxRecordBytes; len(value) > limit {
 		return usage.TooLarge, fmt.Errorf("value has %d bytes, more than %d", len(value), limit)
 	}
 	if len(value) == 0 {
 		return usage.Undecodable, errNull
 	}
-	h.w.scratch = h.w.scratch[:0]
 	if h.d.config.Format == JSON {
 		if err := h.w.object(value, h.d.layout); err != nil {
 			return usage.Undecodable, err

@@ -66,7 +66,8 @@ type found struct {
 	record  []byte
 	symbols [][]byte      // of all wanted enums of the schema
 	scratch []byte        // for text that had escapes
-	values  []usage.Value // of Mapping.Fields, used again for each record
+	values  []usage.Value // of Mapping.Fields, of events one after another
+	spent   int           // how many of values are in use
 }
 
 // begin forgets the last record.
@@ -115,11 +116,26 @@ func (f *found) event(recordTime usage.Time, ev *usage.Event) (usage.Reason, err
 	if void.kind > null && void.kind != boolean {
 		return usage.BadField, fmt.Errorf("void: %w", void.wrong("boolean"))
 	}
+	ev.Fields = f.room(len(f.layout.extra))
 	for i, slot := range f.layout.extra {
-		f.value(&f.captures[slot], &f.values[i])
+		f.value(&f.captures[slot], &ev.Fields[i])
 	}
-	ev.Fields = f.values
 	return "", nil
+}
+
+// eventsAhead is how many events' values are made room for at once.
+const eventsAhead = 16
+
+// room returns n values that no event refers to.
+func (f *found) room(n int) []usage.Value {
+	if n == 0 {
+		return nil
+	}
+	if len(f.values)-f.spent < n {
+		f.values, f.spent = make([]usage.Value, n*eventsAhead), 0
+	}
+	f.spent += n
+	return f.values[f.spent-n : f.spent : f.spent]
 }
 
 // lacks returns the first field that must be there and is not. A void must

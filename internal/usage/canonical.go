@@ -10,8 +10,26 @@ import (
 // RFC 8785 (JSON Canonicalization Scheme, section 3.2.2.2) allows. Bytes that
 // are not UTF-8 become U+FFFD.
 func AppendCanonicalString(dst []byte, s string) []byte {
-	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
+	if plain(s) {
+		return append(append(dst, s...), '"')
+	}
+	return append(appendEscaped(dst, s), '"')
+}
+
+// plain tells whether s, as nearly all ids are, is printable ASCII that stands
+// for itself.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+func appendEscaped(dst []byte, s string) []byte {
+	const hex = "0123456789abcdef"
 	for _, r := range s {
 		switch {
 		case r == '"' || r == '\\':
@@ -32,12 +50,15 @@ func AppendCanonicalString(dst []byte, s string) []byte {
 			dst = utf8.AppendRune(dst, r)
 		}
 	}
-	return append(dst, '"')
+	return dst
 }
 
 // AppendCanonicalMap appends m as a JSON object in the form of RFC 8785: keys
 // ordered by their UTF-16 code units (section 3.2.3), no white space.
 func AppendCanonicalMap(dst []byte, m map[string]string) []byte {
+	if len(m) == 0 {
+		return append(dst, '{', '}')
+	}
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
