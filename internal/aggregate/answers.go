@@ -27,7 +27,7 @@ const none = ""
 // that nobody waits for changes nothing. With an error, nothing was changed:
 // the counters wait on.
 func (s *State) TakeSeed(ask Ask, rows []SeedTotal) error {
-	c := s.clients[ask.Client]
+	c := s.clients.named(ask.Client)
 	if c == nil {
 		if len(rows) == 0 {
 			s.empty(ask)

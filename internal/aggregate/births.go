@@ -62,7 +62,7 @@ func (s *State) bearNew(now usage.Time) {
 	if !slices.Equal(known, s.birth.Meters) {
 		s.fresh = true // to be kept with the first commit
 	}
-	for _, c := range s.clients {
+	for c := range s.clients.all() {
 		var stale []*counter
 		for k := range c.counters() {
 			if k.seed.Boundary < s.birth.Meters[k.meter].Boundary {
@@ -84,7 +84,7 @@ func (s *State) sweep() []string {
 	var keys []string
 	for i := range s.stale[:s.open.stale] {
 		r := &s.stale[i]
-		if c, ok := s.clients[r.Client]; ok {
+		if c := s.clients.named(r.Client); c != nil {
 			if slot := s.slotOf(c, s.meters[r.Meter], r.Scope, r.Dimensions); slot != nil && slot.of(r.Period.ID) != nil {
 				continue
 			}

@@ -127,7 +127,7 @@ func (k *counter) replaced() bool {
 func (k *counter) record(catalog *usage.Catalog) CounterRecord {
 	m := &catalog.Meters[k.meter]
 	return CounterRecord{
-		Client: k.client.name, Meter: m.Name, Scope: k.scope, Dimensions: k.dims(), Period: *k.period, Decimals: m.Decimals,
+		Client: k.client.name, Meter: m.Name, Scope: k.scope(), Dimensions: k.dims(), Period: *k.period, Decimals: m.Decimals,
 		Total: k.total, Events: k.events, First: k.first, Last: k.last, Seed: k.seed, Distinct: k.set.bytes(),
 	}
 }
@@ -210,17 +210,17 @@ func (s *State) loadCounter(r *CounterRecord) error {
 }
 
 func (s *State) loadClient(name string) *client {
-	c, ok := s.clients[name]
-	if !ok {
+	c := s.clients.named(name)
+	if c == nil {
 		c = &client{name: name, slots: newFamilies(len(s.cfg.Catalog.Meters))}
-		s.clients[name] = c
+		s.clients.add(c)
 	}
 	return c
 }
 
 // placeLoaded returns the counter that r is of, made if need be.
 func (s *State) placeLoaded(c *client, meter int, r *CounterRecord) (*counter, error) {
-	k := &counter{client: c, meter: meter, scope: r.Scope}
+	k := &counter{client: c, meter: meter}
 	family, v := &c.slots[meter], &s.views[meter]
 	if !r.Scope.Default() {
 		own, err := s.loadScope(c, meter, r.Scope)
@@ -305,7 +305,7 @@ func (s *State) loadLimit(r *LimitRecord) {
 func (s *State) Loaded(now usage.Time) {
 	s.now = now
 	s.bearNew(now)
-	for _, c := range s.clients {
+	for c := range s.clients.all() {
 		if c.empty() {
 			s.lose(c)
 			continue

@@ -50,19 +50,19 @@ type binding struct {
 }
 
 // counter is the total of one meter for one client, scope, combination of
-// dimension values and period.
+// dimension values and period. What each event looks at comes first: it shares
+// two lines of cache.
 type counter struct {
-	client *client
-	meter  int
-	scope  Scope
-	own    *ownScope // nil for a default counter
-	group  *group    // nil where values are not told apart
-	limits []*boundLimit
-	txn    int64 // the transaction that last touched it
+	txn int64 // the transaction that last touched it
+	counterValue
 	undo   int32 // where in that transaction's dirty list
 	dying  bool  // to be forgotten when the open transaction commits
+	limits []*boundLimit
 	set    *distinct
-	counterValue
+	client *client
+	meter  int
+	own    *ownScope // nil for a default counter
+	group  *group    // nil where values are not told apart
 }
 
 // counterValue is what changes of a counter, and is copied for the undo log.
@@ -71,10 +71,11 @@ type counterValue struct {
 	total       usage.Quantity
 	events      int64
 	first, last usage.Time
-	seed        Seed
 
 	// A total that stays in [floor, ceiling) passes no threshold.
 	floor, ceiling usage.Quantity
+
+	seed Seed
 }
 
 type undoCounter struct {
@@ -87,11 +88,11 @@ type undoCounter struct {
 
 // clientOf returns the client called name, made if need be.
 func (s *State) clientOf(name []byte) *client {
-	if c, ok := s.clients[string(name)]; ok {
+	if c := s.clients.named(string(name)); c != nil {
 		return c
 	}
 	c := &client{name: string(name), slots: newFamilies(len(s.cfg.Catalog.Meters))}
-	s.clients[c.name] = c
+	s.clients.add(c)
 	s.open.clients = append(s.open.clients, c)
 	list := s.terms.Of(c.name)
 	if s.cfg.Handover && s.owns(c.name) {
@@ -106,7 +107,7 @@ func (s *State) clientOf(name []byte) *client {
 
 // lose drops c, of which nothing is kept, from memory.
 func (s *State) lose(c *client) {
-	delete(s.clients, c.name)
+	s.clients.remove(c)
 	s.lost++
 }
 
@@ -183,9 +184,6 @@ func (s *State) touch(k *counter) {
 func (s *State) make(c *client, meter int, own *ownScope, g *group, period *usage.Period) *counter {
 	k := &counter{client: c, meter: meter, own: own, group: g}
 	k.period, k.first, k.last = period, usage.MaxTime, usage.MinTime
-	if own != nil {
-		k.scope = own.scope
-	}
 	if s.cfg.Catalog.Meters[meter].Aggregation == usage.Unique {
 		k.set = newDistinct()
 	}
@@ -210,6 +208,14 @@ func (s *State) forget(k *counter) {
 	if k.client.empty() {
 		s.lose(k.client)
 	}
+}
+
+// scope says which counter of its client and meter k is.
+func (k *counter) scope() Scope {
+	if k.own == nil {
+		return Scope{}
+	}
+	return k.own.scope
 }
 
 func (k *counter) family() *family {

@@ -75,7 +75,7 @@ func (s *State) undoHolds() {
 // attachHeld keeps the limits of contracts that are held anew from judging.
 func (s *State) attachHeld() {
 	for _, u := range s.open.holds {
-		if c := s.clients[s.held[u.id].client]; c != nil {
+		if c := s.clients.named(s.held[u.id].client); c != nil {
 			for k := range c.counters() {
 				s.attach(k)
 			}
@@ -101,7 +101,7 @@ func (s *State) receive(change *contracts.Change) {
 		h.client = change.Next.Client
 		s.setHold(change.ID, &h)
 	}
-	known := change.Prev != nil && s.clients[change.Prev.Client] != nil // strays are judged here too
+	known := change.Prev != nil && s.clients.named(change.Prev.Client) != nil // strays are judged here too
 	if (before || known) && !after {
 		s.partWith()
 	}
@@ -269,7 +269,7 @@ func (s *State) TakeHandover(h *Handover) {
 		return
 	}
 	s.setHold(h.Contract, nil)
-	c := s.clients[held.client]
+	c := s.clients.named(held.client)
 	if c == nil {
 		return
 	}

@@ -133,10 +133,10 @@ func (s *State) limitOf(k *counter, b *boundLimit) *limitState {
 	}
 	l.moveTo(k.client)
 	before := s.expiryOfLimit(l)
-	if l.period != *k.period || l.scope != k.scope {
+	if l.period != *k.period || l.scope != k.scope() {
 		l.closed = false
 	}
-	l.meter, l.scope, l.where, l.period, l.place = b.limit.MeterName, k.scope, b.limit.Where, *k.period, b.place
+	l.meter, l.scope, l.where, l.period, l.place = b.limit.MeterName, k.scope(), b.limit.Where, *k.period, b.place
 	l.revision, l.value, l.decimals, l.enforcement = b.contract.Revision, b.limit.Value, b.limit.Decimals, b.limit.Enforcement
 	if at := s.expiryOfLimit(l); s.open.limits[l.undo].made || at != before {
 		s.keepUntil(l, at)

@@ -60,8 +60,8 @@ func (s *State) recordsOf(client string) []any {
 	whole := s.birth
 	whole.Position, whole.Time = s.committed.Position, s.committed.Time
 	records := []any{&whole}
-	c, ok := s.clients[client]
-	if !ok {
+	c := s.clients.named(client)
+	if c == nil {
 		return records
 	}
 	for k := range c.counters() {

@@ -70,8 +70,8 @@ func (s *State) View(name string, sel Selection) View {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	v := View{Client: name, AsOf: s.committed, Complete: true, Known: !s.unknowable(name)}
-	c, ok := s.clients[name]
-	if !ok {
+	c := s.clients.named(name)
+	if c == nil {
 		return v
 	}
 	for m := range c.slots {
@@ -206,7 +206,7 @@ func (s *State) viewSlot(v *View, l *slot, schedule usage.Schedule, own *ownScop
 			zero.seed.State = SeedPending
 		}
 	}
-	k := &counter{client: some.client, meter: some.meter, scope: some.scope, own: some.own, group: some.group, counterValue: zero}
+	k := &counter{client: some.client, meter: some.meter, own: some.own, group: some.group, counterValue: zero}
 	v.Counters = append(v.Counters, s.viewCounter(k, zero))
 }
 
@@ -232,7 +232,7 @@ func (s *State) valueOf(k *counter) (counterValue, bool) {
 func (s *State) viewCounter(k *counter, value counterValue) CounterView {
 	m := &s.cfg.Catalog.Meters[k.meter]
 	view := CounterView{
-		Meter: m.Name, Dimensions: k.dims(), Decimals: m.Decimals, Scope: k.scope, Period: *value.period, Total: value.total,
+		Meter: m.Name, Dimensions: k.dims(), Decimals: m.Decimals, Scope: k.scope(), Period: *value.period, Total: value.total,
 		Events: value.events, First: value.first, Last: value.last, Seed: value.seed,
 		Estimated: s.estimated(k),
 	}
@@ -362,7 +362,8 @@ func (s *State) Clients(after string, limit int) []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var names []string
-	for name, c := range s.clients {
+	for c := range s.clients.all() {
+		name := c.name
 		if name <= after {
 			continue
 		}
@@ -403,7 +404,7 @@ func (s *State) Idle(now usage.Time) {
 		return
 	}
 	for i := range s.open.binds {
-		if c := s.open.binds[i].client; c.empty() && s.clients[c.name] == c {
+		if c := s.open.binds[i].client; c.empty() && s.clients.has(c) {
 			s.lose(c)
 		}
 	}
@@ -419,7 +420,7 @@ func (s *State) Seeds() map[SeedState]int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	states := map[SeedState]int{}
-	for _, c := range s.clients {
+	for c := range s.clients.all() {
 		for k := range c.counters() {
 			states[k.seed.State]++
 		}
@@ -441,12 +442,12 @@ func (s *State) Told() int { return len(s.open.events) }
 // SeedFailed notes that an answer has not come: the counters that wait for it
 // say so.
 func (s *State) SeedFailed(ask Ask) {
-	c, ok := s.clients[ask.Client]
-	if !ok {
+	c := s.clients.named(ask.Client)
+	if c == nil {
 		return
 	}
 	for k := range c.counters() {
-		if k.scope == ask.Scope && k.period.ID == ask.Period.ID && k.seed.State == SeedPending {
+		if k.scope() == ask.Scope && k.period.ID == ask.Period.ID && k.seed.State == SeedPending {
 			k.seed.State = SeedFailed
 		}
 	}

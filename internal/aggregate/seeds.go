@@ -123,7 +123,7 @@ func (s *State) siblings(k *counter) (all []*counter) {
 		return all
 	}
 	for _, o := range k.client.own {
-		if o.scope == k.scope {
+		if o.scope == k.scope() {
 			add(&o.family)
 		}
 	}
@@ -147,7 +147,7 @@ func (s *State) pending(boundary int64, at usage.Time) Seed {
 }
 
 func askFor(k *counter) Ask {
-	return Ask{Client: k.client.name, Scope: k.scope, Period: *k.period, Boundary: k.seed.Boundary, Cut: k.seed.Cut}
+	return Ask{Client: k.client.name, Scope: k.scope(), Period: *k.period, Boundary: k.seed.Boundary, Cut: k.seed.Cut}
 }
 
 // afterHistory tells whether k's period begins so late that no record below
@@ -172,9 +172,9 @@ func (s *State) Pending() []Ask {
 	}
 	var asks []Ask
 	asked := map[unit]bool{}
-	for _, c := range s.clients {
+	for c := range s.clients.all() {
 		for k := range c.counters() {
-			u := unit{c.name, k.period.ID, k.scope, k.seed.Boundary}
+			u := unit{c.name, k.period.ID, k.scope(), k.seed.Boundary}
 			if k.dying || k.seed.Complete() || asked[u] {
 				continue
 			}
@@ -220,7 +220,7 @@ func (s *State) unknowable(client string) bool {
 	if period.Start > s.birth.BoundaryTime.Add(s.cfg.MaxFuture+earlyMargin) || s.absent[client] == period.ID {
 		return false
 	}
-	if c, ok := s.clients[client]; ok {
+	if c := s.clients.named(client); c != nil {
 		for k := range c.counters() {
 			if _, ok := s.valueOf(k); ok && k.own == nil && k.period.ID == period.ID {
 				return false

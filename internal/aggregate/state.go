@@ -68,7 +68,7 @@ type State struct {
 	views       []view // of the default counters of each meter
 
 	mu      sync.RWMutex // guards all below; the owner holds it between Begin and End
-	clients map[string]*client
+	clients directory
 	lost    int // clients that were dropped from memory
 	limits  map[limitID]*limitState
 	terms   *contracts.Table
@@ -156,7 +156,7 @@ func New(cfg Config, table *contracts.Table) *State {
 	s := &State{
 		cfg:       cfg,
 		meters:    make(map[string]int, len(cfg.Catalog.Meters)),
-		clients:   map[string]*client{},
+		clients:   newDirectory(),
 		limits:    map[limitID]*limitState{},
 		terms:     table,
 		held:      map[string]hold{},
@@ -244,7 +244,7 @@ func (s *State) Committed(now usage.Time) {
 	for _, u := range s.open.binds {
 		c := u.client
 		c.own = slices.DeleteFunc(c.own, func(o *ownScope) bool { return !o.live && o.last == nil && len(o.list) == 0 })
-		if c.empty() && s.clients[c.name] == c {
+		if c.empty() && s.clients.has(c) {
 			s.lose(c) // its contracts are gone, and it had nothing else
 		}
 	}

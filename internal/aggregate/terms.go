@@ -31,7 +31,7 @@ func (s *State) TakeContracts() {
 		c := &changes[i]
 		s.receive(c)
 		s.version, s.contracts = c.Version, c.Revision+1
-		if known, ok := s.clients[c.Client]; ok {
+		if known := s.clients.named(c.Client); known != nil {
 			s.take(known, c.Contracts, c)
 		} else if s.owns(c.Client) && len(c.Contracts) > 0 {
 			s.take(s.clientOf([]byte(c.Client)), c.Contracts, c)
@@ -52,7 +52,7 @@ func (s *State) takeAll() {
 		}
 	}
 	var concerned []*client
-	for _, c := range s.clients {
+	for c := range s.clients.all() {
 		if len(c.terms) > 0 || len(c.limits) > 0 || len(c.own) > 0 || len(lists[c.name]) > 0 {
 			concerned = append(concerned, c)
 		}
@@ -76,7 +76,7 @@ func (s *State) takeAll() {
 
 func (s *State) ensureAll() {
 	var bound []*client
-	for _, c := range s.clients {
+	for c := range s.clients.all() {
 		if len(c.terms) > 0 {
 			bound = append(bound, c)
 		}
@@ -116,7 +116,7 @@ func (s *State) withdrawAll(c *client, change *contracts.Change) {
 			continue
 		}
 		on := l.limitValue
-		on.period, on.scope, on.place, on.revision = *k.period, k.scope, b.place, b.contract.Revision
+		on.period, on.scope, on.place, on.revision = *k.period, k.scope(), b.place, b.contract.Revision
 		on.value, on.decimals, on.enforcement = b.limit.Value, b.limit.Decimals, b.limit.Enforcement
 		moved := on.period != l.period
 		if moved || on.scope != l.scope || on.place != l.place || on.revision != l.revision {
@@ -178,7 +178,7 @@ func (s *State) goesOn(l *limitState, k *counter, b *boundLimit) bool {
 	if l.fading || l.client != k.client || l.meter != b.limit.MeterName || !maps.Equal(l.where, b.limit.Where) {
 		return false
 	}
-	return l.scope == k.scope || s.standard(l.scope) && s.standard(k.scope) && l.period.Start == k.period.Start
+	return l.scope == k.scope() || s.standard(l.scope) && s.standard(k.scope()) && l.period.Start == k.period.Start
 }
 
 // standard tells whether scope cuts time as the default schedule does, but for
@@ -364,7 +364,7 @@ func (s *State) judges(t *term, k *counter) bool {
 		return false
 	}
 	if k.own != nil {
-		if !k.own.live || k.scope != t.scope {
+		if !k.own.live || k.scope() != t.scope {
 			return false
 		}
 		_, counted := k.own.periodAt(k.period.Start)

@@ -40,11 +40,11 @@ func (s *State) Unload(key []byte) error {
 }
 
 func (s *State) unloadCounter(client, meter string, scopeText, dimsText []byte, period string) {
-	c, known := s.clients[client]
+	c := s.clients.named(client)
 	m, configured := s.meters[meter]
 	scope, ok := scopeOfKey(scopeText)
 	var dims map[string]string
-	if err := json.Unmarshal(dimsText, &dims); err != nil || !known || !configured || !ok {
+	if err := json.Unmarshal(dimsText, &dims); err != nil || c == nil || !configured || !ok {
 		return
 	}
 	if slot := s.slotOf(c, m, scope, dims); slot != nil {
