@@ -53,10 +53,10 @@ type binding struct {
 // dimension values and period. What each event looks at comes first: it shares
 // two lines of cache.
 type counter struct {
-	txn int64 // the transaction that last touched it
+	txn   int64 // the transaction that last touched it
+	undo  int32 // where in that transaction's dirty list
+	dying bool  // to be forgotten when the open transaction commits
 	counterValue
-	undo   int32 // where in that transaction's dirty list
-	dying  bool  // to be forgotten when the open transaction commits
 	limits []*boundLimit
 	set    *distinct
 	client *client
@@ -67,15 +67,15 @@ type counter struct {
 
 // counterValue is what changes of a counter, and is copied for the undo log.
 type counterValue struct {
-	period      *usage.Period
-	total       usage.Quantity
-	events      int64
-	first, last usage.Time
+	period *usage.Period
+	total  usage.Quantity
 
 	// A total that stays in [floor, ceiling) passes no threshold.
 	floor, ceiling usage.Quantity
 
-	seed Seed
+	events      int64
+	first, last usage.Time
+	seed        Seed
 }
 
 type undoCounter struct {

@@ -22,7 +22,7 @@ type foreseen struct {
 // the processor is at the next event long before memory has answered for the
 // first. The events must stay as they are until they are folded.
 func (s *State) Foresee(events []*usage.Event) {
-	s.foreseen = s.foreseen[:0]
+	s.foreseen, s.recalled = s.foreseen[:0], 0
 	for _, ev := range events {
 		f := foreseen{event: ev, lost: s.lost, meter: -1, name: s.clients.hash(ev.Client)}
 		if s.cfg.DedupeWindow > 0 && len(ev.ID) > 0 {
@@ -36,7 +36,10 @@ func (s *State) Foresee(events []*usage.Event) {
 	list := s.foreseen
 	sum := uint64(0)
 	for i := range list {
-		sum += s.dedupe.ids.peek(list[i].hash) + s.clients.peek(list[i].name).hash
+		sum += s.dedupe.ids.peek(list[i].hash)
+	}
+	for i := range list {
+		sum += s.clients.peek(list[i].name).hash
 	}
 	for i := range list {
 		if c := s.clients.peek(list[i].name).client; c != nil {
@@ -62,9 +65,9 @@ func (s *State) Foresee(events []*usage.Event) {
 
 // recall returns what was foreseen of ev, or finds it out.
 func (s *State) recall(ev *usage.Event) foreseen {
-	for len(s.foreseen) > 0 {
-		f := s.foreseen[0]
-		s.foreseen = s.foreseen[1:]
+	for s.recalled < len(s.foreseen) {
+		f := s.foreseen[s.recalled]
+		s.recalled++
 		if f.event != ev {
 			continue // it was not folded
 		}

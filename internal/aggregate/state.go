@@ -111,6 +111,7 @@ type State struct {
 	id      []byte
 
 	foreseen []foreseen // events that are to be folded next, in their order
+	recalled int        // how many of them were
 	sink     uint64     // of what is read only to have it in the cache
 }
 
