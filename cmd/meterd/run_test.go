@@ -81,6 +81,10 @@ func TestStartFails(t *testing.T) {
 			[]string{"--config", ready, "--set", "application_id=ready", "--set", "limit_events.format=avro", "--set", "schema_registry.url=" + registryDown.URL, "--set", "state.dir=" + t.TempDir()},
 			exitFailed, "schema_registry.url",
 		},
+		"a registry that is down, for usage alone": {
+			[]string{"--config", ready, "--set", "application_id=ready", "--set", "usage.format=avro", "--set", "schema_registry.url=" + registryDown.URL, "--set", "state.dir=" + t.TempDir()},
+			exitFailed, "schema_registry.url",
+		},
 		"an address in use": {
 			[]string{"--config", ready, "--set", "application_id=ready", "--set", "http.listen=" + used.address, "--set", "state.dir=" + t.TempDir()},
 			exitFailed, "http",

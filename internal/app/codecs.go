@@ -25,7 +25,7 @@ type Codecs struct {
 }
 
 // NewCodecs returns the codecs, with the schema of limit events registered
-// where they are Avro.
+// where they are Avro. Where anything is, the registry has to answer.
 func NewCodecs(ctx context.Context, cfg *config.Config, log *zap.Logger, reg prometheus.Registerer) (Codecs, error) {
 	var c Codecs
 	var registry schema.Registry
@@ -47,6 +47,11 @@ func NewCodecs(ctx context.Context, cfg *config.Config, log *zap.Logger, reg pro
 		}
 	}
 	var err error
+	if cfg.Usage.Format == string(schema.Avro) && c.Registry != nil {
+		if err := c.Registry.Check(ctx); err != nil {
+			return c, fmt.Errorf("schema_registry.url: ask %s: %w", cfg.SchemaRegistry.URL, err)
+		}
+	}
 	if c.LimitEvents, err = schema.NewEventCodec(schema.Format(cfg.LimitEvents.Format), id); err != nil {
 		return c, fmt.Errorf("limit_events: %w", err)
 	}

@@ -110,6 +110,19 @@ func (c *RegistryClient) SchemaByID(ctx context.Context, id uint32) (Schema, err
 	return s, nil
 }
 
+// Check asks the registry for a schema that nobody has. It returns the error of
+// ctx, and ErrRegistryDown where what answers is not a registry that lets us read.
+func (c *RegistryClient) Check(ctx context.Context) error {
+	_, err := c.client.SchemaByID(ctx, math.MaxInt32)
+	if err == nil {
+		return nil
+	}
+	if err = classify(ctx, err); errors.Is(err, ErrUnknownSchema) {
+		return nil
+	}
+	return err
+}
+
 // Bounds of references.
 const (
 	maxReferenceDepth = 16

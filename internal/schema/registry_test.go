@@ -153,10 +153,12 @@ func TestAnswersThatSettleNothing(t *testing.T) {
 				fmt.Fprint(w, tt.body)
 			}))
 			t.Cleanup(served.Close)
-			_, err := client(t, served.URL, nil).SchemaByID(t.Context(), 7)
+			c := client(t, served.URL, nil)
+			_, err := c.SchemaByID(t.Context(), 7)
 			require.ErrorIs(t, err, schema.ErrRegistryDown)
 			require.NotErrorIs(t, err, schema.ErrUnknownSchema)
 			require.Less(t, len(err.Error()), 500)
+			require.ErrorIs(t, c.Check(t.Context()), schema.ErrRegistryDown)
 		})
 	}
 }
@@ -170,12 +172,14 @@ func TestRegistryThatIsAway(t *testing.T) {
 	require.ErrorIs(t, err, schema.ErrRegistryDown)
 	_, err = client(t, served.URL, nil).Register(t.Context(), "s", `"int"`)
 	require.ErrorIs(t, err, schema.ErrRegistryDown)
+	require.ErrorIs(t, client(t, served.URL, nil).Check(t.Context()), schema.ErrRegistryDown)
 
 	fake := registry(t)
 	fake.SeedSchema("usage-value", 1, 7, sr.Schema{Schema: schema.UsageEventSchema})
 	second := client(t, served.URL, func(c *schema.RegistryConfig) { c.URLs = append(c.URLs, fake.URL()) })
 	_, err = second.SchemaByID(t.Context(), 7)
 	require.NoError(t, err, "the second URL")
+	require.NoError(t, second.Check(t.Context()))
 }
 
 // A request that takes too long is a registry that is down; a caller that gives
