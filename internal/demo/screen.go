@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,10 +121,14 @@ func (t *terminal) Show(v *view) {
 	defer t.mu.Unlock()
 	width, height := t.size()
 	width, height = max(width, 20), max(height, 5)
+	lines := compose(v, t.events, width-1, height-1)
 	var b bytes.Buffer
 	switch {
 	case !t.hidden:
 		t.hidden = true
+		for _, u := range untold(v.urls, lines) {
+			b.WriteString("\r" + u + clearLine + "\r\n") // above, where they can be scrolled back to
+		}
 		b.WriteString(hideCursor)
 	case t.drawn > 0 && (width != t.width || height != t.height):
 		b.WriteString(clearAll) // what was drawn has moved
@@ -132,7 +137,6 @@ func (t *terminal) Show(v *view) {
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\r", t.drawn)
 	}
-	lines := compose(v, t.events, width-1, height-1)
 	for _, l := range lines {
 		b.WriteString(t.toned(l) + clearLine + "\r\n")
 	}
@@ -158,23 +162,31 @@ func (t *terminal) Close() {
 	}
 }
 
+// untold returns urls unless all of them are among lines.
+func untold(urls []string, lines []line) []string {
+	for _, u := range urls {
+		if !slices.ContainsFunc(lines, func(l line) bool { return l.text == u }) {
+			return urls
+		}
+	}
+	return nil
+}
+
 // compose returns the lines of a view, at most width by height. With less room
-// there are fewer limit events, then no addresses, then fewer rows of the table,
-// but a few limit events as long as there is any room.
+// there are fewer limit events, then one address only, then fewer rows of the
+// table, but a few limit events as long as there is any room.
 func compose(v *view, events []line, width, height int) []line {
-	const around = 5 // title, heading of the table, status, and two between them
+	const around = 6 // title, heading of the table, status, address, and two between them
 	few := min(height/4, 6)
 	rows := table(v.entries, width)
 	rows = rows[:min(len(rows), max(1, height-around-few-1))]
 	lines := append([]line{{text: v.title, tone: bold}, {}}, rows...)
 	left := height - len(lines) - 2
-	var urls []line
-	if left >= len(v.urls)+few+2 {
-		for _, u := range v.urls {
-			urls = append(urls, line{text: u, tone: dim})
-		}
-		left -= len(urls)
+	shown := v.urls
+	if left < len(shown)+few+2 {
+		shown = shown[:min(1, len(shown))]
 	}
+	left -= len(shown)
 	if n := min(left-2, len(v.entries)+3); n > 0 {
 		lines = append(lines, line{}, line{text: "limit events, as a subscriber reads them", tone: bold})
 		latest := events[max(0, len(events)-n):]
@@ -182,7 +194,9 @@ func compose(v *view, events []line, width, height int) []line {
 		lines = append(lines, make([]line, n-len(latest))...)
 	}
 	lines = append(lines, line{}, v.status.line())
-	lines = append(lines, urls...)
+	for _, u := range shown {
+		lines = append(lines, line{text: u, tone: dim})
+	}
 	for i := range lines {
 		lines[i].text = fit(lines[i].text, width)
 	}

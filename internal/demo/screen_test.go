@@ -60,7 +60,6 @@ meterd demo
 CLIENT      METER     PER           USAGE         LIMIT    USED        STATE
 ember       api_calls day              20            10  200.0% ██████ over
 acme        api_calls hour          3,378         3,378  100.0% ██████ blocked
-cobalt      api_calls day           2,300         2,785   82.6% ████░░ warned
 
 limit events, as a subscriber reads them
 event 9
@@ -68,6 +67,7 @@ event 10
 event 11
 
 up 0s · 0 counted · 0/s · lag 0 · 0 transactions/s · 0 limit events · 0 dupli…
+curl http://a/1
 `
 	require.Equal(t, strings.TrimPrefix(want, "\n"), text(compose(someView(), someEvents(12), 78, 13)))
 }
@@ -115,6 +115,20 @@ func TestTerminalDrawsInPlace(t *testing.T) {
 	s.Say("the end")
 	s.Close()
 	require.Equal(t, "\rthe end\x1b[K\r\n"+showCursor, out.String())
+}
+
+// A small terminal has all addresses above what is drawn, and one in it.
+func TestSmallTerminalTellsAddresses(t *testing.T) {
+	var out bytes.Buffer
+	s := newScreen(&Config{Size: func() (int, int) { return 80, 14 }}, &out)
+	s.Show(someView())
+	require.True(t, strings.HasPrefix(out.String(), "\rcurl http://a/1\x1b[K\r\n\rcurl http://a/2\x1b[K\r\n"+hideCursor), out.String())
+	require.Equal(t, 2, strings.Count(out.String(), "curl http://a/1"))
+
+	out.Reset()
+	s.Show(someView())
+	require.Equal(t, 1, strings.Count(out.String(), "curl http://a/1"), "drawn in place")
+	require.NotContains(t, out.String(), "curl http://a/2")
 }
 
 func TestTerminalWithoutColors(t *testing.T) {
