@@ -71,10 +71,15 @@ func (e *environment) readConfig() (*config.Config, error) {
 	return cfg, nil
 }
 
-// untilSignal returns a context that ends with the command's or at SIGTERM or
-// Ctrl-C; a second signal kills at once.
+// untilSignal returns a context that ends with the command's or at SIGTERM,
+// Ctrl-C or, unless nohup is wanted, the end of the terminal; a second signal
+// kills at once.
 func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), signals...)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }

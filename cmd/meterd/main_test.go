@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
@@ -159,6 +161,21 @@ func TestGetenv(t *testing.T) {
 	require.Equal(t, "3=4", env.getenv("A"), "the last one counts")
 	require.Empty(t, env.getenv("EMPTY"))
 	require.Empty(t, env.getenv("B"))
+}
+
+// Whoever closes the terminal ends a command as with Ctrl-C; not parallel, for
+// all commands that run would end.
+func TestTerminalThatIsClosed(t *testing.T) {
+	cmd := &cobra.Command{}
+	cmd.SetContext(t.Context())
+	ctx, stop := untilSignal(cmd)
+	defer stop()
+	require.NoError(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "the context goes on")
+	}
 }
 
 // Every command says what it does, and none leaves its errors to cobra.
