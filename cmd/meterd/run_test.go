@@ -178,7 +178,17 @@ func TestTopicsCheckTellsWhatToDo(t *testing.T) {
 		require.Contains(t, s.Remedy, "meterd topics create")
 	}
 
-	require.Equal(t, exitDone, run([]string{"topics", "create", "--config", config}, nil, &stdout, &stderr), stderr.String())
+	stdout.Reset()
+	require.Equal(t, exitWrong, run([]string{"topics", "check", "--config", config, "--output", "json", "--set", "usage.topic=none"}, nil, &stdout, &stderr), stderr.String())
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &list))
+	require.Equal(t, []topicStatus{{Topic: "none", Problem: "it does not exist", Remedy: "create it, with as many partitions as it is ever to have"}}, list)
+
+	stdout.Reset()
+	require.Equal(t, exitDone, run([]string{"topics", "create", "--config", config, "--output", "json"}, nil, &stdout, &stderr), stderr.String())
+	var made []createdTopic
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &made))
+	require.Contains(t, made, createdTopic{Topic: "meterd.changelog", Partitions: 2})
+	require.Len(t, made, 5)
 	stdout.Reset()
 	require.Equal(t, exitDone, run([]string{"topics", "check", "--config", config}, nil, &stdout, &stderr), stderr.String())
 	require.Equal(t, 5, strings.Count(stdout.String(), " ok"), stdout.String())

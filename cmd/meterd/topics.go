@@ -27,11 +27,16 @@ func newTopicsCreateCommand(env *environment) *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	cmd.Flags().Int16Var(&replication, "replication", 0, "`copies` of each partition; 0: the broker's default")
+	format := outputFlag(cmd, outputTable, outputJSON)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if replication < 0 {
 			return exitError{exitUsage, fmt.Errorf("--replication %d: must not be negative", replication)}
 		}
-		return env.withTopics(cmd, func(cluster *kafka.Cluster, specs []kafka.TopicSpec) error {
+		cfg, err := env.loadConfig()
+		if err != nil {
+			return err
+		}
+		return env.withTopics(cmd, cfg, func(cluster *kafka.Cluster, specs []kafka.TopicSpec) error {
 			for i := range specs {
 				specs[i].Replication = replication
 			}
@@ -48,13 +53,30 @@ func newTopicsCreateCommand(env *environment) *cobra.Command {
 			if len(problems) > 0 {
 				return exitError{code: exitFailed}
 			}
-			for _, s := range specs {
-				fmt.Fprintf(env.stdout, "%s: %d partitions\n", s.Name, s.Partitions)
-			}
-			return nil
+			return env.printCreated(specs, format.value)
 		})
 	}
 	return cmd
+}
+
+// createdTopic is a line of topics create as JSON.
+type createdTopic struct {
+	Topic      string `json:"topic"`
+	Partitions int32  `json:"partitions"`
+}
+
+func (e *environment) printCreated(specs []kafka.TopicSpec, format string) error {
+	list := []createdTopic{}
+	for _, s := range specs {
+		list = append(list, createdTopic{Topic: s.Name, Partitions: s.Partitions})
+	}
+	if format == outputJSON {
+		return e.writeJSON(list)
+	}
+	for _, t := range list {
+		fmt.Fprintf(e.stdout, "%s: %d partitions\n", t.Topic, t.Partitions)
+	}
+	return nil
 }
 
 // topicStatus is a line of topics check as JSON.
@@ -73,17 +95,29 @@ func newTopicsCheckCommand(env *environment) *cobra.Command {
 	}
 	format := outputFlag(cmd, outputTable, outputJSON)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		err := env.withTopics(cmd, func(cluster *kafka.Cluster, specs []kafka.TopicSpec) error {
+		cfg, err := env.loadConfig()
+		if err != nil {
+			return err
+		}
+		err = env.withTopics(cmd, cfg, func(cluster *kafka.Cluster, specs []kafka.TopicSpec) error {
 			problems, err := cluster.CheckTopics(cmd.Context(), specs)
 			if err != nil {
 				return fmt.Errorf("check topics: %w", err)
 			}
 			return env.printTopics(specs, problems, format.value)
 		})
-		if errors.Is(err, kafka.ErrNoTopic) { // the usage topic: what the others need is not known
+		if !errors.Is(err, kafka.ErrNoTopic) {
+			return err
+		}
+		// The usage topic: what the others need is not known.
+		if format.value != outputJSON {
 			return exitError{exitWrong, err}
 		}
-		return err
+		missing := topicStatus{Topic: cfg.Usage.Topic, Problem: "it does not exist", Remedy: "create it, with as many partitions as it is ever to have"}
+		if err := env.writeJSON([]topicStatus{missing}); err != nil {
+			return err
+		}
+		return exitError{code: exitWrong}
 	}
 	return cmd
 }
@@ -124,11 +158,7 @@ func (e *environment) printTopics(specs []kafka.TopicSpec, problems []kafka.Topi
 }
 
 // withTopics calls f with the cluster and the topics that meterd needs there.
-func (e *environment) withTopics(cmd *cobra.Command, f func(*kafka.Cluster, []kafka.TopicSpec) error) error {
-	cfg, err := e.loadConfig()
-	if err != nil {
-		return err
-	}
+func (e *environment) withTopics(cmd *cobra.Command, cfg *config.Config, f func(*kafka.Cluster, []kafka.TopicSpec) error) error {
 	return e.withCluster(cmd, cfg, func(cluster *kafka.Cluster) error {
 		partitions, err := app.UsagePartitions(cmd.Context(), cluster, cfg)
 		if err != nil {
