@@ -91,8 +91,10 @@ func newRootCommand(env *environment) *cobra.Command {
 		newTopicsCommand(env),
 		newContractsCommand(env),
 		newExplainCommand(env),
+		newAssignmentsCommand(env),
 		newLoadgenCommand(env),
 		newVerifyCommand(env),
+		newResetCommand(env),
 		newConfigCommand(env),
 		newVersionCommand(env),
 	)

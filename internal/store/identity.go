@@ -74,21 +74,26 @@ func create(dir string, content []byte) error {
 }
 
 func checkIdentity(content []byte, id Identity) error {
+	found, err := readHeader(content)
+	if err == nil && found.Identity != id {
+		err = fmt.Errorf("%w: it is of %s, not of %s", ErrForeign, found.Identity, id)
+	}
+	return err
+}
+
+func readHeader(content []byte) (header, error) {
+	var found header
 	line, rest, _ := bytes.Cut(content, []byte("\n"))
 	if string(rest) != fmt.Sprintf("%08x\n", crc32.Checksum(line, castagnoli())) {
-		return fmt.Errorf("%w: checksum of %s", ErrCorrupt, identityFile)
+		return found, fmt.Errorf("%w: checksum of %s", ErrCorrupt, identityFile)
 	}
-	var found header
 	if err := json.Unmarshal(line, &found); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, identityFile, err)
+		return found, fmt.Errorf("%w: %s: %w", ErrCorrupt, identityFile, err)
 	}
-	switch {
-	case found.Format > format:
-		return fmt.Errorf("%w: format %d, this version reads %d", ErrNewer, found.Format, format)
-	case found.Identity != id:
-		return fmt.Errorf("%w: it is of %s, not of %s", ErrForeign, found.Identity, id)
+	if found.Format > format {
+		return found, fmt.Errorf("%w: format %d, this version reads %d", ErrNewer, found.Format, format)
 	}
-	return nil
+	return found, nil
 }
 
 func writeSynced(name string, content []byte) error {

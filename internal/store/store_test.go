@@ -385,6 +385,41 @@ func TestDestroy(t *testing.T) {
 	})
 }
 
+// What is asked of a directory changes nothing in it.
+func TestLookingAtADirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, err := store.Identify(dir)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	names, err := store.Destroyable(dir)
+	require.NoError(t, err)
+	require.Empty(t, names)
+
+	s := openIn(t, dir)
+	require.NoError(t, s.Apply(0, numbered(10, 1), store.Marker{}))
+	id, err := store.Identify(dir)
+	require.NoError(t, err)
+	require.Equal(t, identity(), id)
+	_, err = store.Destroyable(dir)
+	require.ErrorIs(t, err, store.ErrInUse)
+	require.NoError(t, s.Close())
+
+	names, err = store.Destroyable(dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{"counters", "meterd.store"}, names)
+	_, _, ok := contents(t, openIn(t, dir), 0)
+	require.True(t, ok)
+
+	broken := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(broken, "meterd.store"), []byte("{}\n00000000\n"), 0o600))
+	_, err = store.Identify(broken)
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.NoError(t, os.WriteFile(filepath.Join(broken, "thesis.tex"), nil, 0o600))
+	require.NoError(t, os.Remove(filepath.Join(broken, "meterd.store")))
+	_, err = store.Destroyable(broken)
+	require.ErrorIs(t, err, store.ErrNotOurs)
+}
+
 func BenchmarkStore(b *testing.B) {
 	const n = 1_000_000
 	dir := b.TempDir()
