@@ -257,3 +257,36 @@ func (w *wire) redirect(t *testing.T) *kafka.Cluster {
 	}
 	return dialWith(t, cfg)
 }
+
+// What a writer leaves open that dies is found on a real broker, with the id of
+// the writer; the next owner ends it.
+func TestRealOpenTransactions(t *testing.T) {
+	c, suffix := real(t, 1, "in", "out")
+	w := &wire{}
+	id := "app" + suffix
+	old := writer(t, w.redirect(t), id)
+	commit(t, old, realTransaction(suffix, 2))
+	open, err := c.OpenTransactions(deadline(t), "in"+suffix, "out"+suffix)
+	require.NoError(t, err)
+	require.Empty(t, open)
+
+	w.lose(keyEnd, false)
+	_, err = old.Commit(deadline(t), realTransaction(suffix, 3))
+	require.Error(t, err)
+	open, err = c.OpenTransactions(deadline(t), "in"+suffix, "out"+suffix)
+	require.NoError(t, err)
+	require.Len(t, open, 1)
+	require.Equal(t, "out"+suffix, open[0].Topic)
+	require.Equal(t, id, open[0].ID)
+	require.Equal(t, "Ongoing", open[0].State)
+	require.False(t, open[0].Hanging)
+	require.WithinDuration(t, time.Now(), open[0].Began, time.Minute)
+	stable, err := c.LastStable(deadline(t), "out"+suffix, 0)
+	require.NoError(t, err)
+	require.Equal(t, stable, open[0].Start)
+
+	require.NoError(t, old.Init(deadline(t)))
+	open, err = c.OpenTransactions(deadline(t), "out"+suffix)
+	require.NoError(t, err)
+	require.Empty(t, open)
+}
