@@ -93,6 +93,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newExplainCommand(env),
 		newAssignmentsCommand(env),
 		newLoadgenCommand(env),
+		newInspectCommand(env),
 		newVerifyCommand(env),
 		newResetCommand(env),
 		newConfigCommand(env),
