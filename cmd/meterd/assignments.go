@@ -41,17 +41,19 @@ func newAssignmentsCommand(env *environment) *cobra.Command {
 // assignments is what is printed of an answer.
 type assignments struct {
 	Instances []struct {
-		ID         string `json:"id"`
-		Address    string `json:"address"`
-		Partitions []struct {
-			Topic     string `json:"topic"`
-			Partition int32  `json:"partition"`
-			State     string `json:"state"`
-			Position  int64  `json:"position"`
-			End       int64  `json:"end"`
-			Lag       int64  `json:"lag"`
-		} `json:"partitions"`
+		ID         string              `json:"id"`
+		Address    string              `json:"address"`
+		Partitions []assignedPartition `json:"partitions"`
 	} `json:"instances"`
+}
+
+type assignedPartition struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	State     string `json:"state"`
+	Position  int64  `json:"position"`
+	End       int64  `json:"end"`
+	Lag       int64  `json:"lag"`
 }
 
 // rows has a line for each partition, and one for an instance without any.

@@ -91,6 +91,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newTopicsCommand(env),
 		newContractsCommand(env),
 		newExplainCommand(env),
+		newTopologyCommand(env),
 		newAssignmentsCommand(env),
 		newLoadgenCommand(env),
 		newInspectCommand(env),
