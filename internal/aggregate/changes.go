@@ -328,6 +328,6 @@ func (s *State) Loaded(now usage.Time) {
 		}
 	}
 	s.committed = Committed{Position: s.position, Time: s.time, At: now}
-	s.persisted = s.contracts
+	s.persisted, s.kept = s.contracts, s.time
 	s.mark()
 }

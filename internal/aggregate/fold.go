@@ -114,6 +114,9 @@ func (s *State) void(in Input, ev *usage.Event, known *foreseen, counted bool, p
 	if !s.undoable() {
 		return dead(usage.NotUndoable)
 	}
+	if !s.fitting() {
+		return dead(usage.Overflow) // it is no copy of an event that was or will be counted
+	}
 	result := Result{}
 	if counted {
 		var ok bool
@@ -140,6 +143,17 @@ func (s *State) undoable() bool {
 	return true
 }
 
+// fitting tells whether the quantity is one of all meters that take the event
+// at hand.
+func (s *State) fitting() bool {
+	for i := range s.takings {
+		if !s.takings[i].fits {
+			return false
+		}
+	}
+	return true
+}
+
 // target is a counter that an event is for.
 type target struct {
 	taking *taking
@@ -153,10 +167,8 @@ type target struct {
 // count adds the event to the counters of all takers, or to none where one
 // cannot hold it. c is its client, nil where that is not known yet.
 func (s *State) count(in Input, ev *usage.Event, c *client, period *usage.Period) (Result, bool) {
-	for i := range s.takings {
-		if !s.takings[i].fits {
-			return Result{}, false
-		}
+	if !s.fitting() {
+		return Result{}, false
 	}
 	if c == nil {
 		c = s.clientOf(ev.Client)

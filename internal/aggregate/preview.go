@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/meterd/meterd/internal/alerts"
 	"github.com/meterd/meterd/internal/contracts"
@@ -22,13 +23,12 @@ func (s *State) Preview(client, id string, next *contracts.Contract, revision in
 	cfg := s.cfg
 	cfg.Handover = false // what it has told is all here
 	scratch := New(cfg, table)
-	for _, c := range s.terms.Of(client) {
-		if err := table.Apply([]byte(c.ID), c.Raw, c.Revision); err != nil {
-			return Preview{}, fmt.Errorf("contract %s: %w", c.ID, err)
-		}
+	concerned := []string{client}
+	if e, ok := s.terms.Entry(id); ok && e.Contract != nil && e.Contract.Client != client {
+		concerned = append(concerned, e.Contract.Client) // numbers go on from those told there
 	}
-	for _, record := range s.recordsOf(client) {
-		if err := scratch.Load(record); err != nil {
+	for _, name := range concerned {
+		if err := s.copyTo(scratch, table, name); err != nil {
 			return Preview{}, err
 		}
 	}
@@ -45,11 +45,26 @@ func (s *State) Preview(client, id string, next *contracts.Contract, revision in
 		return Preview{}, fmt.Errorf("contract %s: %w", id, err)
 	}
 	scratch.TakeContracts()
-	p := Preview{Events: scratch.open.events[told:]}
+	p := Preview{Events: slices.DeleteFunc(scratch.open.events[told:], func(e *alerts.Event) bool { return e.Client != client })}
 	for _, u := range scratch.open.dirty {
-		p.Pending = p.Pending || u.made && !u.counter.seed.Complete()
+		p.Pending = p.Pending || u.made && u.counter.client.name == client && !u.counter.seed.Complete()
 	}
 	return p, nil
+}
+
+// copyTo copies the contracts of a client, and what was committed of it.
+func (s *State) copyTo(scratch *State, table *contracts.Table, client string) error {
+	for _, c := range s.terms.Of(client) {
+		if err := table.Apply([]byte(c.ID), c.Raw, c.Revision); err != nil {
+			return fmt.Errorf("contract %s: %w", c.ID, err)
+		}
+	}
+	for _, record := range s.recordsOf(client) {
+		if err := scratch.Load(record); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recordsOf returns the committed records of a client, and of the partition as

@@ -413,7 +413,14 @@ func (s *State) Idle(now usage.Time) {
 	s.timers.committed()
 	s.committed.Time, s.committed.At = s.time, now
 	s.mark()
+	// Periods of the calendar end on quarters of an hour, in every zone. That some
+	// may have is committed, though nothing came of it: else what comes after a
+	// restart with an older timestamp would not be late.
+	s.open.touched = s.time/quarter != s.kept/quarter
 }
+
+// quarter is a quarter of an hour.
+const quarter = usage.Time(15 * 60 * 1000)
 
 // Seeds counts the counters in each state of seed.
 func (s *State) Seeds() map[SeedState]int {

@@ -158,6 +158,37 @@ func TestIdleTimeIsSeen(t *testing.T) {
 	require.Equal(t, at(t, "12-03"), r.state.AsOf().Time, "with something to commit, that tells")
 }
 
+// Partition time does not go back over a restart, though it was idle that moved
+// it and nobody had anything to tell.
+func TestIdleTimeOutlastsARestart(t *testing.T) {
+	t.Parallel()
+
+	r := newTestRig(t)
+	r.put("k", "acme", "", limit("l", "100", ""))
+	r.use(ev{qty: "10"})
+	r.commit()
+	idle := func(to string) {
+		r.advance(to)
+		r.do(func(s *aggregate.State) { s.Idle(r.clock) })
+	}
+	idle("11-10T12:14:59")
+	require.False(t, r.state.Touched(), "no period has ended")
+	idle("12-01T00:00")
+	require.True(t, r.state.Touched())
+	r.state.Rollback()
+	idle("12-01T00:01")
+	require.True(t, r.state.Touched(), "it was not committed")
+	require.Empty(t, r.commit())
+	idle("12-01T00:02")
+	require.False(t, r.state.Touched(), "once is enough")
+
+	r.restart()
+	require.True(t, r.fold(ev{qty: "80", stamp: "11-30T23:59"}).Late)
+	require.Equal(t, []string{"crossed k/l 2026-11 #1 [50%=50 80%=80] 10..90 [50% 80%] usage late"}, r.commit())
+	r.advance("12-01T00:03")
+	require.Empty(t, r.commit(), "late crossings are never reset")
+}
+
 func TestClientsPageByPage(t *testing.T) {
 	t.Parallel()
 

@@ -146,7 +146,7 @@ func (s *State) adopt(c *client, o *ownScope, woken []string) {
 	standard := &c.slots[o.meter]
 	for _, whole := range standard.all() { // there is one wherever there is one of a combination
 		cut, ok := o.periodAt(whole.period.Start)
-		if whole.dying || !ok || cut.Start != whole.period.Start || s.time >= cut.End {
+		if whole.dying || !ok || cut.Start != whole.period.Start || s.time >= cut.End || whole.beyond(&cut) {
 			continue
 		}
 		if o.of(cut.ID) == nil {
@@ -160,7 +160,7 @@ func (s *State) adopt(c *client, o *ownScope, woken []string) {
 			continue
 		}
 		for _, g := range slices.Clone(standard.list) {
-			if g.of(whole.period.ID) == nil || !o.view.takesDims(g.dims) {
+			if k := g.of(whole.period.ID); k == nil || k.beyond(&cut) || !o.view.takesDims(g.dims) {
 				continue
 			}
 			key, _ := o.view.keyOfDims(g.dims)
@@ -180,7 +180,7 @@ func (s *State) adopt(c *client, o *ownScope, woken []string) {
 // returns false where they have nothing for it.
 func (s *State) adoptOne(c *client, o *ownScope, g *group, start usage.Time, period *usage.Period) bool {
 	stand := s.standIns(c, o, g, start)
-	if len(stand.counters) == 0 {
+	if !slices.ContainsFunc(stand.counters, func(k *counter) bool { return !k.beyond(period) }) {
 		return false
 	}
 	asks := len(s.open.asks)
@@ -188,6 +188,11 @@ func (s *State) adoptOne(c *client, o *ownScope, g *group, start usage.Time, per
 		s.open.asks = s.open.asks[:asks]
 	}
 	return true
+}
+
+// beyond tells whether all that k has counted lies behind the end of period.
+func (k *counter) beyond(period *usage.Period) bool {
+	return k.first >= period.End && k.first != usage.MaxTime
 }
 
 // standIns are the default counters that have counted together what one of an

@@ -90,6 +90,7 @@ type State struct {
 	now       usage.Time // the clock, as of Begin
 	position  int64
 	time      usage.Time // partition time
+	kept      usage.Time // the same, as it is in the changelog
 	birth     PositionRecord
 	committed Committed
 	dedupe    dedupe // of event ids that were counted
@@ -254,7 +255,7 @@ func (s *State) Committed(now usage.Time) {
 	s.timers.committed()
 	s.fresh, s.stale = false, s.stale[s.open.stale:]
 	s.committed = Committed{Position: s.position, Time: s.time, At: now}
-	s.persisted = s.contracts
+	s.persisted, s.kept = s.contracts, s.time
 	s.next()
 }
 

@@ -94,6 +94,9 @@ func (w *world) record(r *Record) Result {
 		return dead(usage.NotUndoable)
 	}
 	if ev.Void && !counted {
+		if slices.ContainsFunc(takers, func(t taker) bool { return !t.fits }) {
+			return dead(usage.Overflow) // R16
+		}
 		w.claims = append(w.claims, claim{client, id, w.time, true})
 		return Result{Fate: Voided}
 	}

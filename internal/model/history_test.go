@@ -193,8 +193,10 @@ func (h *history) event(timestamp usage.Time) *usage.Event {
 		e.Quantity = usage.Decimal{TooLarge: true}
 	case 26:
 		e.Meter = []byte("dreams")
-	case 21, 22, 23, 24, 25:
+	case 21, 22, 23:
 		e.Time = h.near("time", 20, 4)
+	case 24, 25:
+		e.Time = h.clock.Add(h.unit / 16 * time.Duration(h.draw("early", 6)))
 	}
 	for _, values := range h.world.values {
 		e.Fields = append(e.Fields, of(h, "field", values))
@@ -238,7 +240,7 @@ func (h *history) contract() *revision {
 	}
 	fmt.Fprintf(&b, `{"id":%q,"client":%q,"starts_at":%q`, v.id, of(h, "client", clients), starts)
 	if h.draw("ends", 2) == 2 {
-		fmt.Fprintf(&b, `,"ends_at":%q`, max(h.near("end", 8, 20), starts+1))
+		fmt.Fprintf(&b, `,"ends_at":%q`, max(h.end(), starts+1))
 	}
 	b.WriteString(`,"limits":[`)
 	for i := range of(h, "limits", []int{2, 1, 3, 0}) {
@@ -299,3 +301,12 @@ func (h *history) dimensions(b *strings.Builder, m *usage.Meter) {
 
 // start is when counting begins.
 const start = usage.Time(1_794_312_000_000) // 2026-11-10T12:00:00Z
+
+// end draws the end of a contract: mostly in some period, or soon, where what is
+// early lies behind it.
+func (h *history) end() usage.Time {
+	if h.draw("soon", 2) == 2 {
+		return h.clock.Add(h.unit / 16 * time.Duration(h.draw("end", 6)))
+	}
+	return h.near("end", 8, 20)
+}

@@ -79,7 +79,7 @@ func TestHistories(t *testing.T) {
 	for i := range (histories(t) + each - 1) / each {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
-			check(t, &sowing, base+uint64(i)*step)
+			check(t, &sowing, base+uint64(i)*step, live)
 		})
 	}
 }
@@ -90,7 +90,7 @@ const apart = 1 << 40
 
 // check is rapid.Check with a seed of its own. rapid reads its flag before the
 // first life only; sowing is held until then.
-func check(t *testing.T, sowing *sync.Mutex, seed uint64) {
+func check(t *testing.T, sowing *sync.Mutex, seed uint64, live func(*rapid.T)) {
 	t.Helper()
 	sowing.Lock()
 	read := sync.OnceFunc(sowing.Unlock)

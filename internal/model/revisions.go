@@ -132,9 +132,9 @@ func (w *world) cutOut(d *counter, terms []term, woken map[Key]bool) {
 }
 
 // cutOne makes a counter that goes on with what default ones have. It returns
-// false where there are none.
+// false where they have nothing of the time before the end.
 func (w *world) cutOne(key Key, cut usage.Period, schedule usage.Schedule) bool {
-	if len(w.standIns(key)) == 0 {
+	if !slices.ContainsFunc(w.standIns(key), func(d *counter) bool { return w.counts(d, cut.End) }) {
 		return false
 	}
 	w.adopt(w.need(key, cut, schedule))
@@ -178,6 +178,20 @@ func (w *world) adopt(k *counter) bool {
 	k.adopted, k.whole = len(w.uses), k.schedule.At(k.period.Start)
 	k.blank, k.pending, k.boundary = false, false, sources[len(sources)-1].boundary
 	return true
+}
+
+// counts tells whether k has counted something before that time, or only took
+// back what it had not.
+func (w *world) counts(k *counter, before usage.Time) bool {
+	none := true
+	for i := range w.uses {
+		if w.has(k, i) && w.uses[i].sign > 0 {
+			if none = false; w.uses[i].time < before {
+				return true
+			}
+		}
+	}
+	return none
 }
 
 // last returns the time of the latest use that is in k.

@@ -69,6 +69,7 @@ func (l *life) use(meter string, quantity int64, change ...func(e *usage.Event))
 
 func id(s string) func(e *usage.Event)    { return func(e *usage.Event) { e.ID = []byte(s) } }
 func void(e *usage.Event)                 { e.Void = true }
+func half(e *usage.Event)                 { e.Quantity = usage.Decimal{Units: 5, Scale: 1} }
 func in(s string) func(e *usage.Event)    { return func(e *usage.Event) { e.Fields[0] = text(s) } }
 func of12(h float64) func(e *usage.Event) { return func(e *usage.Event) { e.Time = hour(h) } }
 
@@ -225,6 +226,13 @@ func TestRules(t *testing.T) {
 			live:  func(l *life) { l.use("bytes", 9223372036854775807).use("bytes", 1).use("bytes", -1) },
 			told:  []string{},
 			fates: []model.Fate{model.Counted, model.DeadLettered, model.Counted},
+		},
+		"R16: a void that does not fit leaves no mark": {
+			live: func(l *life) {
+				l.use("bytes", 1, id("1"), void, half).use("bytes", 1, id("1"))
+			},
+			told:  []string{},
+			fates: []model.Fate{model.DeadLettered, model.Counted},
 		},
 		"R17: no meter takes it": {
 			live:  func(l *life) { l.use("dreams", 1) },

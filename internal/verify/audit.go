@@ -274,7 +274,7 @@ func (a *audit) plausible(v *arrival, l *letter) {
 		}
 	case usage.Overflow:
 		switch {
-		case ev.Void && v.counted == fresh:
+		case ev.Void && v.counted == fresh && quantified(v.takes):
 			wrong = "the void takes nothing back"
 		case a.fits(v):
 			wrong = "the quantity and the totals fit"
@@ -298,7 +298,7 @@ func (a *audit) impossible(v *arrival) usage.Reason {
 		return usage.TooLate
 	case ev.Void && !a.undoable(v.takes):
 		return usage.NotUndoable
-	case !quantified(v.takes) && (!ev.Void || v.counted == duplicate):
+	case !quantified(v.takes):
 		return usage.Overflow
 	}
 	return ""

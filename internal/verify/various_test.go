@@ -59,6 +59,7 @@ func various(t *testing.T, changes ...func(*verify.Config)) *world {
 	w.give("acme", "low", "5", "")
 	w.full("acme", "gauge", "9", "older", w.now.Add(-time.Hour), "")
 	w.give("acme", "low", "-7.5", "")
+	w.takeBack("acme", strings.NewReplacer(`"e1"`, `"z"`, `"60"`, `"0.0000000001"`).Replace(w.sent[0])) // 24: overflow
 	w.count()
 	return w
 }
@@ -70,7 +71,7 @@ func TestNothingIsFoundOfVariousMeters(t *testing.T) {
 	found, report := w.check()
 	require.Empty(t, found)
 	require.Len(t, w.events, 8)
-	require.Equal(t, []int64{24, 18, 2, 2, 2}, []int64{report.Records, report.Counted, report.Duplicates, report.Voided, report.DeadLettered})
+	require.Equal(t, []int64{25, 18, 2, 2, 3}, []int64{report.Records, report.Counted, report.Duplicates, report.Voided, report.DeadLettered})
 	require.Empty(t, report.Unchecked)
 }
 
@@ -159,6 +160,10 @@ func TestDefectsOfVariousMeters(t *testing.T) {
 		"a dead letter of what cannot be undone that is missing": {
 			func(w *world) { cut(&w.letters, 1) },
 			[]string{`dead-letter partition 0 offset 18: is missing, the record is not_undoable`},
+		},
+		"a dead letter of a void that does not fit that is missing": {
+			func(w *world) { cut(&w.letters, 2) },
+			[]string{`dead-letter partition 0 offset 24: is missing, the record is overflow`},
 		},
 		"a dead letter of what can be undone": {
 			func(w *world) { w.letters[1].Headers[4].Value = []byte("overflow") },
