@@ -130,6 +130,20 @@ func (c *cluster) stable(ctx context.Context, group string) bool {
 	return ok && g.Err == nil && g.State == "Stable" && len(g.Members) > 0
 }
 
+// deserted waits until a group has no members: some do not say goodbye, and are
+// members until their session is over.
+func (c *cluster) deserted(ctx context.Context, group string) error {
+	for {
+		groups, err := c.admin.DescribeGroups(ctx, group)
+		if err == nil && len(groups[group].Members) == 0 {
+			return nil
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
 // read passes every committed record of a topic to fn, up to the end that it
 // has now, and returns how many there are.
 func (c *cluster) read(ctx context.Context, topic string, fn func(*kgo.Record) error) (n int64, err error) {

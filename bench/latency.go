@@ -102,7 +102,7 @@ func (b *bench) latency(ctx context.Context, c contender.Contender, rate, round 
 		b.wrong(fmt.Sprintf("%s at %d events/s, round %d", c.Name(), rate, round), wrong)
 		return nil
 	}
-	if err := fillLatency(&l, sent, heard, b.warm, rate); err != nil {
+	if err := fillLatency(&l, sent, heard, b.warm); err != nil {
 		return err
 	}
 	b.results.Latency = append(b.results.Latency, l)
@@ -173,7 +173,7 @@ func (a *attempt) settled(ctx context.Context, reader *arrivals, crossings int) 
 
 // fillLatency computes the figures of all crossings but those sent in the first
 // seconds, which warm up.
-func fillLatency(l *report.Latency, sent, heard map[load.Crossing]time.Time, warm, rate int) error {
+func fillLatency(l *report.Latency, sent, heard map[load.Crossing]time.Time, warm int) error {
 	var from time.Time
 	for _, at := range sent {
 		if from.IsZero() || at.Before(from) {
@@ -188,12 +188,12 @@ func fillLatency(l *report.Latency, sent, heard map[load.Crossing]time.Time, war
 		}
 		arrived, ok := heard[c]
 		if !ok {
-			return fmt.Errorf("a crossing at %d events/s was never heard of", rate)
+			return fmt.Errorf("a crossing at %d events/s was never heard of", l.Rate)
 		}
 		took = append(took, float64(arrived.Sub(at).Microseconds())/1e3)
 	}
 	if len(took) == 0 {
-		return fmt.Errorf("no crossings at %d events/s after %d seconds", rate, warm)
+		return fmt.Errorf("no crossings at %d events/s after %d seconds", l.Rate, warm)
 	}
 	slices.Sort(took)
 	l.Crossings = len(took)

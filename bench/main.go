@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -83,6 +84,11 @@ func parse(args []string) (o options, err error) {
 		return o, errors.New("-kafka and -registry are required; bench/run.sh gives them")
 	case o.events < 1000 || o.rounds < 1 || o.seconds < 1 || o.warm < 0:
 		return o, errors.New("-events is less than 1000, or -rounds, -seconds or -warm too small")
+	}
+	for part := range strings.SplitSeq(o.only, ",") {
+		if part != "" && !slices.Contains(parts, part) {
+			return o, fmt.Errorf("-only: there is no part %q", part)
+		}
 	}
 	return o, nil
 }

@@ -17,10 +17,12 @@ func (b *bench) zipf() load.Shape {
 	return load.Shape{Events: b.events, Clients: 100_000, Meters: len(load.Names), Zipf: 1.1, Partitions: 8, Contracts: b.contracts, Crossing: 2500}
 }
 
-// live is a load that comes at a rate.
+// live is a load that comes at a rate, with some hundred crossings a second, or
+// one for each 25 events if these are few.
 func (b *bench) live(rate, seconds int) load.Shape {
 	return load.Shape{
-		Events: int64(rate * seconds), Clients: 100_000, Meters: len(load.Names), Zipf: 1.1, Partitions: 8, Contracts: b.contracts, Crossing: 4000, Clean: true,
+		Events: int64(rate * seconds), Clients: 100_000, Meters: len(load.Names), Zipf: 1.1, Partitions: 8, Contracts: b.contracts,
+		Crossing: min(45, rate/50) * seconds, Clean: true,
 	}
 }
 
@@ -45,11 +47,6 @@ func (b *bench) wants(part string) bool {
 
 // plan runs all parts that are wanted.
 func (b *bench) plan(ctx context.Context) error {
-	for part := range strings.SplitSeq(b.only, ",") {
-		if part != "" && !slices.Contains(parts, part) {
-			return errors.New("-only: there is no part " + part)
-		}
-	}
 	main, err := b.fillMain(ctx)
 	if err != nil {
 		return err
@@ -61,6 +58,9 @@ func (b *bench) plan(ctx context.Context) error {
 		{"throughput", b.throughput},
 		{"latency", b.latencies},
 		{"throughput", b.throughputDedupe},
+		{"reads", b.reads},
+		{"loads", b.loads},
+		{"restore", b.restores},
 	} {
 		if !b.wants(part.name) {
 			continue
@@ -73,14 +73,14 @@ func (b *bench) plan(ctx context.Context) error {
 }
 
 func (b *bench) fillMain(ctx context.Context) (*filled, error) {
-	if !b.wants("throughput") && !b.wants("reads") {
+	if !b.wants("throughput") && !b.wants("reads") && !b.wants("loads") {
 		return nil, nil
 	}
 	return b.fill(ctx, report.Main, b.zipf())
 }
 
 // reserve is what the latencies of a quick benchmark take.
-const reserve = 3 * time.Minute
+const reserve = 150 * time.Second
 
 // affords reports whether something that takes so long ends within the budget,
 // with so much left for what comes after it.
@@ -162,6 +162,41 @@ func (b *bench) latencies(ctx context.Context, _ *filled) error {
 					return err
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// half is the exponent with which 1 % of the clients have half of the use.
+const half = 0.918
+
+// loads drains other loads than the main one, and that one without dedupe.
+func (b *bench) loads(ctx context.Context, main *filled) error {
+	rounds := min(b.rounds, 3)
+	plain := b.meterd()
+	plain.NoDedupe = true
+	if err := b.turns(ctx, main, rounds, 0, plain); err != nil {
+		return err
+	}
+	uniform, skewed, many := b.zipf(), b.zipf(), b.zipf()
+	uniform.Clients, uniform.Zipf = 125_000, 0
+	skewed.Zipf = half
+	many.Partitions = 64
+	for _, l := range []struct {
+		name  string
+		shape load.Shape
+	}{
+		{"1 M keys, evenly", uniform},
+		{"half of the use by 1 % of the clients", skewed},
+		{"64 partitions", many},
+	} {
+		f, err := b.fill(ctx, l.name, l.shape)
+		if err != nil {
+			return err
+		}
+		both := append([]contender.Contender{b.meterd()}, b.peer(false)...)
+		if err := errors.Join(b.turns(ctx, f, rounds, 0, both...), b.drop(context.WithoutCancel(ctx), f)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -42,7 +42,7 @@ command="make bench"
 if [ -n "${QUICK:-}" ]; then
   command+=" QUICK=1"
   # what was built and started before counts too
-  flags=(-quick -events 3000000 -rounds 3 -seconds 20 -warm 8 -patience 15s -budget "$((440 - SECONDS))s")
+  flags=(-quick -events 3000000 -rounds 3 -seconds 15 -warm 8 -patience 15s -budget "$((440 - SECONDS))s")
 fi
 if [ $# -gt 0 ]; then command+=" BENCHFLAGS=\"$*\""; fi
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)

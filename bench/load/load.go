@@ -100,26 +100,38 @@ func NewLedger(s Shape) *Ledger {
 		Shape: s, generator: loadgen.NewGenerator(s.events(), s.Meters),
 		once: make([]Total, s.Clients*s.Meters), all: make([]Total, s.Clients*s.Meters), limits: make([]int64, s.Clients*s.Meters),
 	}
-	for i := range s.Events {
+	l.count(0, s.Events)
+	l.draw()
+	return l
+}
+
+// Grow adds events to the end of the load. The limits stay.
+func (l *Ledger) Grow(events int64) {
+	l.count(l.Shape.Events, l.Shape.Events+events)
+	l.Shape.Events += events
+}
+
+// count takes in the events from one number up to another.
+func (l *Ledger) count(from, to int64) {
+	for i := from; i < to; i++ {
 		ev := l.generator.At(i)
 		if ev.Kind == loadgen.Undecodable {
 			l.Undecodable++
 			continue
 		}
 		k := l.key(ev.Client, ev.Meter)
+		if l.all[k].Count == 0 {
+			l.Keys++
+		}
 		l.all[k].add(ev.Quantity)
 		if ev.Kind != loadgen.Duplicate {
 			l.once[k].add(ev.Quantity)
 		}
 	}
-	for _, t := range l.all {
-		if t.Count > 0 {
-			l.Keys++
-		}
-	}
-	l.draw()
-	return l
 }
+
+// User returns the client of an event: whoever uses more is met more often.
+func (l *Ledger) User(event int64) string { return l.Client(l.generator.At(event).Client) }
 
 func (t *Total) add(quantity int64) {
 	t.Sum += quantity

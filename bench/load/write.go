@@ -100,6 +100,20 @@ func (w *Writer) Fill(ctx context.Context, l *Ledger, topic string) (bytes int64
 	return w.run(ctx, l.Shape.events(), l, topic, out)
 }
 
+// Continue adds events to the end of a load, in its ledger and on its topic.
+func (w *Writer) Continue(ctx context.Context, l *Ledger, topic string, events int64) error {
+	out, err := w.open(linger)
+	if err != nil {
+		return err
+	}
+	defer out.client.Close()
+	more := l.Shape.events()
+	more.First, more.Events = l.Shape.Events, events
+	l.Grow(events)
+	_, err = w.run(ctx, more, l, topic, out)
+	return err
+}
+
 // Pace writes the events live, so many a second, and returns for each that
 // passes a threshold when it was handed to the producer.
 func (w *Writer) Pace(ctx context.Context, l *Ledger, topic string, rate int) (map[Crossing]time.Time, error) {
