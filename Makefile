@@ -58,8 +58,8 @@ bench: ## Side by side with Kafka Streams, on a real Kafka (QUICK=1: in under ei
 	bench/run.sh $(BENCHFLAGS)
 
 .PHONY: microbench
-microbench: ## Go benchmarks of single steps
-	go test -run '^$$' -bench . -benchmem $(TESTFLAGS) ./...
+microbench: ## Go benchmarks of single steps, compared with the last release (BENCHTIME=200ms COUNT=6)
+	tools/microbench.sh $(TESTFLAGS)
 
 .PHONY: demo
 demo: build ## See meterd count: Kafka, history and traffic in one process
