@@ -109,7 +109,7 @@ func BenchmarkFold(b *testing.B) {
 
 // BenchmarkView is what an HTTP read of a client's usage costs.
 func BenchmarkView(b *testing.B) {
-	const clients = 10_000
+	const clients = 1000
 	state, events, _ := newBench(b, clients, false)
 	names := make([]string, clients)
 	for i := range events {
