@@ -57,14 +57,16 @@ func (k *KafkaStreams) Prepare(ctx context.Context, w Work) error {
 func (k *KafkaStreams) Command(w Work) (args, env []string) {
 	heap := strconv.Itoa(k.HeapGB) + "g"
 	topics := k.Topics(w)
-	return []string{
+	args = []string{
 		k.Java, "-Xms" + heap, "-Xmx" + heap, "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 		"-Ddedup=" + strconv.FormatBool(k.Dedupe), "-cp", filepath.Join(k.Dir, "kstreams.jar") + ":" + filepath.Join(k.Dir, "lib", "*"), "bench.Peer",
-	}, []string{
+	}
+	env = []string{
 		"BENCH_BOOTSTRAP=" + w.Brokers, "BENCH_GROUP=" + w.Group, "BENCH_USAGE=" + w.Usage, "BENCH_CONTRACTS=" + w.Contracts,
 		"BENCH_LIMIT_EVENTS=" + topics.LimitEvents, "BENCH_DEAD_LETTERS=" + topics.DeadLetters, "BENCH_STATE_DIR=" + w.Dir,
 		"BENCH_SCHEMA_ID=" + strconv.FormatUint(uint64(w.SchemaID), 10),
 	}
+	return args, env
 }
 
 // ReadyURL is as in the interface: Kafka Streams joins its group when it has
