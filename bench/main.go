@@ -1,346 +1,128 @@
-// Command bench measures a meterd binary on a real Kafka: how fast and at what
-// cost it drains a filled topic, and how long after its append a usage event's
-// limit event can be read, at a fixed rate. bench/run.sh starts what it needs.
+// Command bench measures meterd and what users would pick instead, an
+// application of Kafka Streams, on the same work: on a real Kafka, with the
+// same filled topic, in turns, broker and program on a core each. bench/run.sh
+// starts what it needs; bench/README.md says what is measured, and how.
 //
-// A run whose result "meterd verify" finds fault with has no figures.
+// A run whose result is not what the ledger says has no figures.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
+	"os/signal"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-
-	"github.com/meterd/meterd/internal/kafka"
+	"github.com/meterd/meterd/bench/report"
 )
 
-type bench struct {
-	brokers, registry, binary, dir string
-	broker                         int
-	pin                            bool
-	events, clients, rate, seconds int
-	partitions                     int
-
-	cluster *kafka.Cluster
-	out     io.Writer
-}
-
 func main() {
-	b := &bench{out: os.Stdout}
-	flag.StringVar(&b.brokers, "kafka", "", "bootstrap address")
-	flag.StringVar(&b.registry, "registry", "", "URL of the schema registry")
-	flag.StringVar(&b.binary, "meterd", "bin/meterd", "binary to measure")
-	flag.StringVar(&b.dir, "dir", os.TempDir(), "directory for state and configuration")
-	flag.IntVar(&b.broker, "broker", 0, "process id of the broker, for its CPU")
-	flag.BoolVar(&b.pin, "pin", false, "broker on core 0, meterd on core 1")
-	flag.IntVar(&b.events, "events", 3_000_000, "events to catch up with")
-	flag.IntVar(&b.clients, "clients", 100_000, "clients")
-	flag.IntVar(&b.rate, "rate", 20_000, "events a second for the latency")
-	flag.IntVar(&b.seconds, "seconds", 20, "how long to measure the latency")
-	flag.IntVar(&b.partitions, "partitions", 8, "partitions of the usage topic")
-	flag.Parse()
-	if err := b.run(context.Background()); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills at once
+	err := run(ctx, os.Args[1:])
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func (b *bench) run(ctx context.Context) error {
-	cfg := kafka.Default()
-	cfg.Brokers = []string{b.brokers}
-	var err error
-	if b.cluster, err = kafka.Dial(ctx, cfg, zap.NewNop(), prometheus.NewRegistry()); err != nil {
-		return err
-	}
-	if b.pin && b.broker > 0 {
-		if err := command(ctx, "taskset", "-a", "-c", "-p", "0", strconv.Itoa(b.broker)); err != nil {
-			return err
-		}
-	}
-	return errors.Join(b.catchUp(ctx), b.latency(ctx), b.cluster.Close())
+// options are the flags.
+type options struct {
+	brokers, registry, binary, java, streams, dir, out string
+	commit, command                                    string
+	broker                                             int
+	pin, quick, keep                                   bool
+	only                                               string
+	events                                             int64
+	contracts, rounds, seconds, warm, heap             int
+	patience, budget                                   time.Duration
 }
 
-func command(ctx context.Context, name string, args ...string) error {
-	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+// parts are what can be asked for with -only.
+var parts = []string{"throughput", "latency", "restore", "reads", "loads"}
+
+func parse(args []string) (o options, err error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&o.brokers, "kafka", "", "bootstrap address")
+	f.StringVar(&o.registry, "registry", "", "URL of the schema registry")
+	f.StringVar(&o.binary, "meterd", "bin/meterd", "binary to measure")
+	f.StringVar(&o.java, "java", "java", "program that runs Kafka Streams")
+	f.StringVar(&o.streams, "kstreams", "", "directory with kstreams.jar and lib; without it, meterd is measured alone")
+	f.StringVar(&o.dir, "dir", os.TempDir(), "directory for state and configuration")
+	f.StringVar(&o.out, "out", "bench", "directory for latest.json and latest.md")
+	f.StringVar(&o.commit, "commit", "unknown", "what was built")
+	f.StringVar(&o.command, "command", "", "how the benchmark was called")
+	f.IntVar(&o.broker, "broker", 0, "process id of the broker, for its CPU")
+	f.BoolVar(&o.pin, "pin", true, "broker on core 0, program on core 1, where there are two")
+	f.BoolVar(&o.quick, "quick", false, "throughput and latency alone, with few rounds")
+	f.BoolVar(&o.keep, "keep", false, "leave configurations and logs of the programs in the directory of -out")
+	f.StringVar(&o.only, "only", "", "parts to run, of "+strings.Join(parts, ",")+"; by default all")
+	f.Int64Var(&o.events, "events", 5_000_000, "events to catch up with")
+	f.IntVar(&o.contracts, "contracts", 10_000, "clients that have a contract, those that use the most; each has a limit on every meter")
+	f.IntVar(&o.rounds, "rounds", 5, "rounds")
+	f.IntVar(&o.seconds, "seconds", 30, "how long each latency is measured")
+	f.IntVar(&o.warm, "warm", 10, "seconds before that which do not count")
+	f.IntVar(&o.heap, "heap", 0, "GiB of heap for Kafka Streams; 0: 3, or 1 on a machine with less than 8")
+	f.DurationVar(&o.patience, "patience", time.Minute, "how long a run waits for the machine to be quiet")
+	f.DurationVar(&o.budget, "budget", 0, "time for all; rounds that would not end within it are left out; 0: no bound")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("%q is not a flag", f.Arg(0))
+	case o.brokers == "" || o.registry == "":
+		return o, errors.New("-kafka and -registry are required; bench/run.sh gives them")
+	case o.events < 1000 || o.rounds < 1 || o.seconds < 1 || o.warm < 0:
+		return o, errors.New("-events is less than 1000, or -rounds, -seconds or -warm too small")
+	}
+	for part := range strings.SplitSeq(o.only, ",") {
+		if part != "" && !slices.Contains(parts, part) {
+			return o, fmt.Errorf("-only: there is no part %q", part)
+		}
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string) (err error) {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	b, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := b.plan(ctx); err != nil {
+		// what there is until then is worth having
+		return errors.Join(err, b.write())
+	}
+	if err := b.write(); err != nil {
+		return err
+	}
+	if n := len(b.results.Wrong); n > 0 {
+		return fmt.Errorf("%d runs were wrong", n)
 	}
 	return nil
 }
 
-// trial is one meterd with a topic of its own.
-type trial struct {
-	b       *bench
-	name    string
-	config  string
-	process *exec.Cmd
-}
-
-func (b *bench) trial(ctx context.Context, name string) (*trial, error) {
-	t := &trial{b: b, name: fmt.Sprintf("bench-%s-%d", name, time.Now().UnixNano())}
-	if err := b.cluster.CreateTopics(ctx, []kafka.TopicSpec{{Name: t.name, Partitions: int32(b.partitions)}}); err != nil {
-		return nil, err
-	}
-	t.config = filepath.Join(b.dir, t.name+".yaml")
-	content := fmt.Sprintf(`application_id: %[1]s-meterd
-kafka: {brokers: [%[2]q]}
-schema_registry: {url: %[3]q}
-usage: {topic: %[1]s}
-schedule: {period: lifetime}
-meters:
-  - {name: api_calls, aggregation: count}
-  - {name: bytes_out, aggregation: sum}
-  - {name: bytes_in, aggregation: sum}
-  - {name: jobs, aggregation: sum}
-state: {dir: %[4]q, min_free_disk: 100MiB}
-http: {listen: "127.0.0.1:0"}
-limit_events: {format: json}
-log: {level: warn}
-`, t.name, b.brokers, b.registry, filepath.Join(b.dir, t.name))
-	if err := os.WriteFile(t.config, []byte(content), 0o600); err != nil {
-		return nil, err
-	}
-	return t, command(ctx, b.binary, "topics", "create", "--config", t.config)
-}
-
-func (t *trial) load(ctx context.Context, args ...string) error {
-	return command(ctx, t.b.binary, append([]string{"loadgen", "--config", t.config, "--clients", strconv.Itoa(t.b.clients)}, args...)...)
-}
-
-func (t *trial) start(ctx context.Context) error {
-	args := []string{t.b.binary, "run", "--config", t.config}
-	if t.b.pin {
-		args = append([]string{"taskset", "-c", "1"}, args...)
-	}
-	t.process = exec.CommandContext(ctx, args[0], args[1:]...)
-	t.process.Stderr = os.Stderr
-	return t.process.Start()
-}
-
-func (t *trial) stop() error {
-	return errors.Join(t.process.Process.Signal(syscall.SIGTERM), t.process.Wait())
-}
-
-// verify is what makes a figure worth printing.
-func (t *trial) verify(ctx context.Context) error {
-	return command(ctx, t.b.binary, "verify", "--config", t.config, "--wait", "60s")
-}
-
-// position returns how much of the topic is committed, and how much there is.
-func (t *trial) position(ctx context.Context) (committed, end int64, err error) {
-	for p := range int32(t.b.partitions) {
-		offset, _, err := t.b.cluster.CommittedOffset(ctx, t.name+"-meterd", t.name, p)
-		if err != nil {
-			return 0, 0, err
-		}
-		last, err := t.b.cluster.LastStable(ctx, t.name, p)
-		if err != nil {
-			return 0, 0, err
-		}
-		committed, end = committed+offset, end+last
-	}
-	return committed, end, nil
-}
-
-// drained waits until all of the topic is committed, or more than least of it.
-func (t *trial) drained(ctx context.Context, least int64) (committed int64, err error) {
-	for {
-		committed, end, err := t.position(ctx)
-		if err != nil || committed == end || least > 0 && committed >= least {
-			return committed, err
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// changelog returns how many records the changelog has got.
-func (t *trial) changelog(ctx context.Context) (records int64, err error) {
-	for p := range int32(t.b.partitions) {
-		_, err := t.b.cluster.Read(ctx, t.name+"-meterd.changelog", p, kafka.Earliest, kafka.Latest, func(batch kafka.Batch) error {
-			records += int64(len(batch.Records))
-			return nil
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	return records, nil
-}
-
-func (b *bench) catchUp(ctx context.Context) error {
-	t, err := b.trial(ctx, "catch-up")
-	if err != nil {
+// write prints the tables and leaves both files.
+func (b *bench) write() error {
+	if err := b.results.WriteMarkdown(os.Stdout); err != nil {
 		return err
 	}
-	if err := t.load(ctx, "--events", strconv.Itoa(b.events), "--contracts", "2500"); err != nil {
-		return err
-	}
-	if err := t.start(ctx); err != nil {
-		return err
-	}
-	first, err := t.drained(ctx, 1)
-	if err != nil {
-		return err
-	}
-	began, program, broker := time.Now(), cpu(t.process.Process.Pid), cpu(b.broker)
-	last, err := t.drained(ctx, 0)
-	if err != nil {
-		return err
-	}
-	took := time.Since(began)
-	program, broker = cpu(t.process.Process.Pid)-program, cpu(b.broker)-broker
-	rss := peakMemory(t.process.Process.Pid)
-	if err := t.stop(); err != nil {
-		return err
-	}
-	records, err := t.changelog(ctx)
-	if err != nil {
-		return err
-	}
-	if err := t.verify(ctx); err != nil {
-		return fmt.Errorf("a wrong run has no figures: %w", err)
-	}
-	n := float64(last - first)
-	fmt.Fprintf(b.out, "catching up    %10.0f events/s   meterd %5.2f µs/event   broker %5.2f µs/event   changelog %.3f records/event   peak memory %d MiB   (%d events in %s, verified)\n",
-		n/took.Seconds(), perEvent(program, n), perEvent(broker, n), float64(records)/float64(last), rss>>20, last-first, took.Round(time.Millisecond))
-	return nil
-}
-
-func perEvent(d time.Duration, events float64) float64 {
-	return float64(d.Nanoseconds()) / 1e3 / events
-}
-
-func (b *bench) latency(ctx context.Context) error {
-	t, err := b.trial(ctx, "latency")
-	if err != nil {
-		return err
-	}
-	if err := t.start(ctx); err != nil {
-		return err
-	}
-	reading, stop := context.WithCancel(ctx)
-	defer stop()
-	latencies := make(chan *hdrhistogram.Histogram, 1)
-	failed := make(chan error, 1)
-	go func() {
-		h, err := t.subscribe(reading)
-		latencies <- h
-		failed <- err
-	}()
-	program, broker := cpu(t.process.Process.Pid), cpu(b.broker)
-	events := b.rate * b.seconds
-	if err := t.load(ctx, "--events", strconv.Itoa(events), "--rate", strconv.Itoa(b.rate), "--contracts", "4000", "--late", "0"); err != nil {
-		return err
-	}
-	if _, err := t.drained(ctx, 0); err != nil {
-		return err
-	}
-	program, broker = cpu(t.process.Process.Pid)-program, cpu(b.broker)-broker
-	time.Sleep(500 * time.Millisecond) // the last limit events are on their way
-	stop()
-	h := <-latencies
-	if err := errors.Join(<-failed, t.stop(), t.verify(ctx)); err != nil {
-		return fmt.Errorf("a wrong run has no figures: %w", err)
-	}
-	ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1e3 }
-	fmt.Fprintf(b.out, "%d events/s   append to readable limit event: p50 %.1f ms   p99 %.1f ms   p99.9 %.1f ms   max %.1f ms (%d crossings)   meterd %.1f µs/event   broker %.1f µs/event\n",
-		b.rate, ms(50), ms(99), ms(99.9), float64(h.Max())/1e3, h.TotalCount(), perEvent(program, float64(events)), perEvent(broker, float64(events)))
-	return nil
-}
-
-// subscribe reads limit events as they come, until ctx ends, and returns how
-// long after their usage event each could be read, in microseconds.
-func (t *trial) subscribe(ctx context.Context) (*hdrhistogram.Histogram, error) {
-	h := hdrhistogram.New(1, 60_000_000, 3)
-	fetcher := t.b.cluster.NewFetcher(kafka.DefaultFetch())
-	ended := make(chan error, 1)
-	go func() { ended <- fetcher.Run(ctx) }()
-	arrivals := make(chan kafka.Batch)
-	for p := range int32(t.b.partitions) {
-		s, err := fetcher.Subscribe(t.name+"-meterd.limit-events", p, kafka.Earliest)
-		if err != nil {
-			return h, err
-		}
-		go func() {
-			for batch := range s.Batches() {
-				arrivals <- batch
-			}
-		}()
-	}
-	for {
-		select {
-		case err := <-ended:
-			return h, err
-		case batch := <-arrivals:
-			now := time.Now()
-			for i := range batch.Records {
-				if at, ok := caused(&batch.Records[i]); ok {
-					_ = h.RecordValue(max(1, now.Sub(at).Microseconds())) // beyond a minute it is at the end
-				}
-			}
-		}
-	}
-}
-
-// caused returns when the usage event happened that caused a limit event.
-func caused(r *kafka.Record) (time.Time, bool) {
-	var e struct {
-		Cause struct {
-			EventTime *time.Time `json:"event_time"`
-		} `json:"cause"`
-	}
-	if json.Unmarshal(r.Value, &e) != nil || e.Cause.EventTime == nil {
-		return time.Time{}, false
-	}
-	return *e.Cause.EventTime, true
-}
-
-// ticks is the unit of CPU time in /proc: a hundredth of a second on Linux.
-const ticks = 10 * time.Millisecond
-
-// cpu returns the CPU time that a process has used.
-func cpu(pid int) time.Duration {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(content), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * ticks
-}
-
-// peakMemory returns the most memory that a process has had, in bytes.
-func peakMemory(pid int) int64 {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(content)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, _ := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
-			return kib << 10
-		}
-	}
-	return 0
+	return errors.Join(
+		create(filepath.Join(b.out, "latest.md"), &b.results, (*report.Results).WriteMarkdown),
+		create(filepath.Join(b.out, "latest.json"), &b.results, (*report.Results).WriteJSON),
+	)
 }

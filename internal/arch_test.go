@@ -40,7 +40,11 @@ var imports = map[string][]string{
 	"internal/demo":      {"usage", "contracts", "alerts", "schema", "kafka", "config", "app"},
 	"internal/scenario":  {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "ingest", "config", "app"}, // for tests alone
 	"cmd/meterd":         anything,
-	"bench":              {"kafka"},
+	"bench":              {"schema", "bench/contender", "bench/host", "bench/load", "bench/report"},
+	"bench/contender":    {"aggregate", "schema", "bench/load"}, // of aggregate the record types alone
+	"bench/host":         {},
+	"bench/load":         {"usage", "schema", "kafka", "loadgen"}, // of kafka the partitioner alone
+	"bench/report":       {},
 	"test/integration":   {},
 }
 
@@ -63,8 +67,8 @@ var outside = []struct {
 	{library: "github.com/IBM/sarama", where: []string{"internal/kafka"}, only: "internal/kafka speaks Kafka"},
 	{library: "github.com/dgraph-io/badger", where: []string{"internal/store"}, only: "internal/store knows Badger"},
 	{
-		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario"}, tests: true,
-		only: "tests, internal/scenario and internal/demo use another client than the product's",
+		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario", "bench"}, tests: true,
+		only: "tests, internal/scenario, internal/demo and bench use another client than the product's",
 	},
 	{library: "github.com/expr-lang/expr", where: []string{"internal/condition"}, only: "internal/condition knows the language of conditions"},
 	{library: "github.com/stretchr/testify", tests: true, only: "tests assert"},

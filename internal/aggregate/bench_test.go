@@ -165,3 +165,21 @@ func BenchmarkFoldManyClients(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkView is what an HTTP read of a client's usage costs.
+func BenchmarkView(b *testing.B) {
+	const clients = 1000
+	state, events, _ := newBench(b, clients, false)
+	names := make([]string, clients)
+	for i := range events {
+		names[i] = string(events[i].Client)
+	}
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if view := state.View(names[n%clients], aggregate.Selection{}); len(view.Counters) == 0 {
+			b.Fatal("a client without counters")
+		}
+		n++
+	}
+}

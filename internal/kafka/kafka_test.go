@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 20 * time.Second
 
 // fake starts a broker in the process.
-func fake(t *testing.T, opts ...kfake.Opt) cluster {
+func fake(t testing.TB, opts ...kfake.Opt) cluster {
 	t.Helper()
 	w := &wire{}
 	base := []kfake.Opt{kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100 * time.Millisecond), kfake.ListenFn(w.listen)}
@@ -44,12 +44,12 @@ func config(brokers ...string) kafka.Config {
 }
 
 // dial connects to a fake.
-func dial(t *testing.T, f cluster) *kafka.Cluster {
+func dial(t testing.TB, f cluster) *kafka.Cluster {
 	t.Helper()
 	return dialWith(t, config(f.ListenAddrs()...))
 }
 
-func dialWith(t *testing.T, cfg kafka.Config) *kafka.Cluster {
+func dialWith(t testing.TB, cfg kafka.Config) *kafka.Cluster {
 	t.Helper()
 	c, err := kafka.Dial(deadline(t), cfg, zaptest.NewLogger(t), prometheus.NewRegistry())
 	require.NoError(t, err)
@@ -58,7 +58,7 @@ func dialWith(t *testing.T, cfg kafka.Config) *kafka.Cluster {
 }
 
 // deadline is a context that ends when a test has taken too long.
-func deadline(t *testing.T) context.Context {
+func deadline(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -80,7 +80,7 @@ func fetcher(t *testing.T, c *kafka.Cluster) *kafka.Fetcher {
 }
 
 // writer makes one that has been initialised.
-func writer(t *testing.T, c *kafka.Cluster, id string) *kafka.Writer {
+func writer(t testing.TB, c *kafka.Cluster, id string) *kafka.Writer {
 	t.Helper()
 	w := c.NewWriter(id, kafka.DefaultWriter())
 	require.NoError(t, w.Init(deadline(t)))
@@ -104,7 +104,7 @@ func noise(n int) []byte {
 }
 
 // commit demands that a transaction stands.
-func commit(t *testing.T, w *kafka.Writer, tx kafka.Transaction) {
+func commit(t testing.TB, w *kafka.Writer, tx kafka.Transaction) {
 	t.Helper()
 	outcome, err := w.Commit(deadline(t), tx)
 	require.NoError(t, err)

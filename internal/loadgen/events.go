@@ -132,10 +132,7 @@ func (g *Generator) At(i int64) Event {
 func (g *Generator) content(i int64, kind Kind) Event {
 	h := g.hash(i, forContent)
 	e := Event{Kind: kind, Origin: i, Client: g.pick.client(h)}
-	// Each meter is used about half as much as the one before.
-	for bits := h >> 40; bits&1 == 1 && e.Meter < g.meters-1; bits >>= 1 {
-		e.Meter++
-	}
+	e.Meter = g.meter(h >> 40)
 	e.Quantity = 1 + int64(g.hash(i, forQuantity)%1000)
 	if g.load.Negative > 0 && g.hash(i, forSign) < fraction(g.load.Negative) {
 		e.Quantity = -e.Quantity
@@ -148,6 +145,17 @@ func (g *Generator) content(i int64, kind Kind) Event {
 		e.Behind = least + time.Duration(g.hash(i, forLateness)%uint64(g.load.LateBy-least+1))
 	}
 	return e
+}
+
+// meter returns the meter that the bits of a hash draw.
+func (g *Generator) meter(bits uint64) (m int) {
+	if g.load.EvenMeters {
+		return int(bits % uint64(g.meters))
+	}
+	for ; bits&1 == 1 && m < g.meters-1; bits >>= 1 {
+		m++
+	}
+	return m
 }
 
 // clientMask keeps client names within the 32 bits they are scattered in.

@@ -60,6 +60,10 @@ type Load struct {
 	Clients int
 	Zipf    float64 // exponent of how use is spread over clients; 0: evenly
 
+	// EvenMeters uses every meter as much as any other; otherwise each is used
+	// about half as much as the one before.
+	EvenMeters bool
+
 	// Shares of the events, from 0 to 1.
 	Duplicates   float64
 	Undecodable  float64

@@ -575,7 +575,10 @@ func BenchmarkRun(b *testing.B) {
 	require.NoError(b, err)
 	to := loadgen.Target{
 		Topic: usageTopic, Partitions: 8, Partitioner: partitioner, Format: schema.Avro, Mapping: schema.DefaultDecoderConfig().Mapping,
-		Catalog: &usage.Catalog{Meters: []usage.Meter{{Name: "a", Aggregation: usage.Sum}, {Name: "b", Aggregation: usage.Count}}},
+		Catalog: &usage.Catalog{
+			Meters:   []usage.Meter{{Name: "a", Aggregation: usage.Sum}, {Name: "b", Aggregation: usage.Count}},
+			Schedule: usage.Schedule{Kind: usage.Lifetime, Zone: time.UTC},
+		},
 	}
 	l := loadgen.Default()
 	l.Events, l.Clients = int64(b.N), 10_000
