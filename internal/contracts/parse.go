@@ -2,15 +2,12 @@ package contracts
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/big"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/meterd/meterd/internal/usage"
@@ -37,20 +34,20 @@ func Parse(key, value []byte, revision int64, catalog *usage.Catalog) (*Contract
 	if !utf8.Valid(value) {
 		return nil, invalid("not UTF-8")
 	}
-	o, err := readObject(value, "contract", "id", "client", "starts_at", "ends_at", "timezone", "limits")
+	o, err := document(value, "contract", "id", "client", "starts_at", "ends_at", "timezone", "limits")
 	if err != nil {
 		return nil, err
 	}
 	c := &Contract{Revision: revision, EndsAt: usage.MaxTime, Raw: bytes.Clone(value)}
 	zone := catalog.Schedule.Zone.String()
-	var limits []json.RawMessage
+	var limits [][]byte
 	if err := errors.Join(
 		o.id("id", &c.ID),
 		o.id("client", &c.Client),
 		o.time("starts_at", true, &c.StartsAt),
 		o.time("ends_at", false, &c.EndsAt),
-		o.value("timezone", &zone),
-		o.value("limits", &limits),
+		text(o, "timezone", &zone),
+		o.elements("limits", &limits),
 	); err != nil {
 		return nil, firstOf(err)
 	}
@@ -95,11 +92,11 @@ func parseLimit(raw []byte, c *Contract, zone string, catalog *usage.Catalog) (L
 	if err := errors.Join(
 		o.id("id", &l.ID),
 		o.id("meter", &l.MeterName),
-		o.value("period", &kind),
-		o.value("timezone", &zone),
+		text(o, "period", &kind),
+		text(o, "timezone", &zone),
 		o.required("limit", &value),
-		o.value("thresholds", &labels),
-		o.value("enforcement", &l.Enforcement),
+		o.texts("thresholds", &labels),
+		text(o, "enforcement", &l.Enforcement),
 	); err != nil {
 		return Limit{}, firstOf(err)
 	}
@@ -148,7 +145,7 @@ func (o object) dimensions(l *Limit, of []usage.Dimension) error {
 			return invalid("where: the value of %q has %d bytes, more than %d", name, len(value), usage.MaxIDBytes)
 		}
 	}
-	if err := o.value("per", &l.Per); err != nil {
+	if err := o.texts("per", &l.Per); err != nil {
 		return err
 	}
 	for i, name := range l.Per {
@@ -171,36 +168,29 @@ func (o object) dimensions(l *Limit, of []usage.Dimension) error {
 
 // where reads the values that where asks for, each under a name of its own.
 func (o object) where() (map[string]string, error) {
-	raw, ok := o["where"]
+	raw, ok := o.find("where")
 	if !ok {
 		return nil, nil
 	}
 	if string(raw) == "null" {
 		return nil, invalid("where: null; leave the key out")
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+	members, ok := membersOf(raw)
+	if !ok {
 		return nil, invalid("where: wrong type")
 	}
 	var pairs map[string]string
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, invalid("where: wrong type")
+	for _, m := range members {
+		if _, twice := pairs[m.key]; twice {
+			return nil, invalid("where: %q is there twice", m.key)
 		}
-		name, _ := t.(string) // a decoder gives no other token here
-		if _, twice := pairs[name]; twice {
-			return nil, invalid("where: %q is there twice", name)
-		}
-		t, err = d.Token()
-		value, ok := t.(string)
-		if err != nil || !ok {
-			return nil, invalid("where: the value of %q is not a string", name)
+		if m.value[0] != '"' {
+			return nil, invalid("where: the value of %q is not a string", m.key)
 		}
 		if pairs == nil {
 			pairs = map[string]string{}
 		}
-		pairs[name] = value
+		pairs[m.key] = stringOf(m.value)
 	}
 	return pairs, nil
 }
@@ -284,92 +274,4 @@ func positive(key, text string, decimals int) (usage.Quantity, error) {
 		return 0, invalid("%s: %q is not greater than 0", key, text)
 	}
 	return q, nil
-}
-
-// object is a JSON object whose keys are all known.
-type object map[string]json.RawMessage
-
-func readObject(data []byte, what string, keys ...string) (object, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, invalid("%s is not a JSON object", what)
-	}
-	o := make(object, len(keys))
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, invalid("%s is not JSON", what)
-		}
-		key, _ := t.(string) // a decoder gives no other token here
-		if !slices.Contains(keys, key) {
-			return nil, invalid("unknown key %q", key)
-		}
-		if _, twice := o[key]; twice {
-			return nil, invalid("key %q is there twice", key)
-		}
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
-			return nil, invalid("%s is not JSON", what)
-		}
-		o[key] = raw
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, invalid("%s is not JSON", what)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, invalid("something follows the %s", what)
-	}
-	return o, nil
-}
-
-// value reads an optional key into dst.
-func (o object) value(key string, dst any) error {
-	raw, ok := o[key]
-	if !ok {
-		return nil
-	}
-	if string(raw) == "null" {
-		return invalid("%s: null; leave the key out", key)
-	}
-	if err := json.Unmarshal(raw, dst); err != nil {
-		return invalid("%s: wrong type", key)
-	}
-	return nil
-}
-
-func (o object) required(key string, dst any) error {
-	if raw, ok := o[key]; !ok || string(raw) == "null" {
-		return invalid("%s is missing", key)
-	}
-	return o.value(key, dst)
-}
-
-func (o object) id(key string, dst *string) error {
-	if err := o.required(key, dst); err != nil {
-		return err
-	}
-	if *dst == "" || len(*dst) > usage.MaxIDBytes {
-		return invalid("%s: %d bytes, must be 1 to %d", key, len(*dst), usage.MaxIDBytes)
-	}
-	return nil
-}
-
-func (o object) time(key string, required bool, dst *usage.Time) error { //revive:disable-line:flag-parameter // one of two rows of a table
-	raw, ok := o[key]
-	if !required && (!ok || string(raw) == "null") { // open
-		return nil
-	}
-	var text string
-	if err := o.required(key, &text); err != nil {
-		return err
-	}
-	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil || !usage.TimeOf(t).Valid() {
-		return invalid("%s: %q is not an RFC 3339 time", key, text)
-	}
-	if t.Nanosecond()%int(time.Millisecond) != 0 {
-		return invalid("%s: %q is finer than a millisecond", key, text)
-	}
-	*dst = usage.TimeOf(t)
-	return nil
 }

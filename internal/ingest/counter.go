@@ -90,7 +90,8 @@ type Counter struct {
 	questions Questions
 	handovers Handovers
 	wanted    uint64    // of the contracts that are held, what Holds said when they were asked for
-	patience  time.Time // until then, nothing is counted without contracts that were there at the start
+	beginning bool      // nothing was counted yet: contracts that were there at the start come first
+	patience  time.Time // for how long, once they are known
 	wake      chan struct{}
 	waiting   []aggregate.Ask // to be asked, once there is room
 	lookups   chan string
@@ -165,7 +166,7 @@ func (c *Counter) Loaded() (position int64, ok bool) {
 		return 0, false
 	}
 	c.state.Loaded(usage.TimeOf(time.Now()))
-	c.patience = time.Now().Add(handoverWait)
+	c.beginning = true
 	c.waiting = append(c.waiting, c.state.Pending()...)
 	return c.state.Position(), true
 }
@@ -173,7 +174,7 @@ func (c *Counter) Loaded() (position int64, ok bool) {
 // Fresh begins without state.
 func (c *Counter) Fresh(position int64, cut time.Time) {
 	c.state.Start(position, usage.TimeOf(cut))
-	c.patience = time.Now().Add(handoverWait)
+	c.beginning = true
 }
 
 // Close withdraws what was asked.
@@ -210,7 +211,18 @@ func (c *Counter) LookUp(client string) {
 // handoverWait is how long a partition that begins waits for what other
 // partitions have told of its contracts, so that these are in force before what
 // is read. Past it, they come into force later.
-const handoverWait = 10 * time.Second
+const handoverWait = time.Minute
+
+// awaitsHandover tells whether contracts that were there when the partition
+// began are still held. The time for that begins when they are known, not when
+// state was restored: to read a hundred thousand contracts takes longer.
+func (c *Counter) awaitsHandover() bool {
+	some, _ := c.state.Holds()
+	if some && c.patience.IsZero() {
+		c.patience = time.Now().Add(handoverWait)
+	}
+	return some && time.Now().Before(c.patience)
+}
 
 // behind tells whether the contracts that an earlier owner of the partition had
 // taken in are yet to be read.
@@ -222,9 +234,10 @@ func (c *Counter) Prepare(ctx context.Context, records []kafka.Record) error {
 	if c.behind() {
 		return fmt.Errorf("%w for contracts to be read up to %d", ErrWait, c.state.Awaits())
 	}
-	if some, _ := c.state.Holds(); some && time.Now().Before(c.patience) {
+	if c.beginning && c.awaitsHandover() {
 		return fmt.Errorf("%w for what other partitions have told of contracts", ErrWait)
 	}
+	c.beginning = false
 	err := c.handle.Prepare(ctx, values(records))
 	if errors.Is(err, schema.ErrRegistryDown) {
 		c.parts.Log.Warn("schema registry gives no answer", zap.Int32("partition", c.partition), zap.Error(err))

@@ -3,6 +3,7 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -46,11 +47,27 @@ func NewSchedule(kind Kind, zone string) (Schedule, error) {
 	if zone == "Local" { // the machine's zone would make counts depend on where meterd runs
 		return Schedule{}, fmt.Errorf("%w: timezone %q", ErrBadSchedule, zone)
 	}
-	loc, err := time.LoadLocation(zone)
+	loc, err := location(zone)
 	if err != nil {
 		return Schedule{}, fmt.Errorf("%w: timezone %q", ErrBadSchedule, zone)
 	}
 	return Schedule{Kind: kind, Zone: loc}, nil
+}
+
+// zones has each time zone that was asked for. One takes some kilobytes, and
+// every limit of a hundred thousand contracts names one.
+var zones sync.Map //nolint:gochecknoglobals // what it holds is a constant, which takes long to make
+
+func location(zone string) (*time.Location, error) {
+	if known, ok := zones.Load(zone); ok {
+		return known.(*time.Location), nil //nolint:forcetypeassert // nothing else is in it
+	}
+	loc, err := time.LoadLocation(zone)
+	if err != nil {
+		return nil, err
+	}
+	first, _ := zones.LoadOrStore(zone, loc)
+	return first.(*time.Location), nil //nolint:forcetypeassert // as above
 }
 
 // Equal tells whether two schedules cut time in the same way.
