@@ -30,7 +30,7 @@ type FetchConfig struct {
 func DefaultFetch() FetchConfig {
 	return FetchConfig{
 		MaxBytesPerPartition: 2 << 20, MaxBytes: 32 << 20, MinBytes: 1,
-		MaxWait: 250 * time.Millisecond, MinInterval: 2 * time.Millisecond,
+		MaxWait: 250 * time.Millisecond, MinInterval: 5 * time.Millisecond,
 	}
 }
 
