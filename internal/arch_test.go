@@ -31,12 +31,13 @@ var imports = map[string][]string{
 	"internal/druid":     {"usage"},
 	"internal/kafka":     {},
 	"internal/ingest":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka"},
-	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate"},
+	"internal/feed":      {"alerts"},
+	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate", "feed"},
 	"internal/condition": {"usage"},
 	"internal/config":    {"usage", "condition"},
 	"internal/verify":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "config"}, // of aggregate the record types alone
 	"internal/loadgen":   {"usage", "schema", "kafka"},
-	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "httpapi", "config"},
+	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "feed", "httpapi", "config"},
 	"internal/demo":      {"usage", "contracts", "alerts", "schema", "kafka", "config", "app"},
 	"internal/scenario":  {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "ingest", "config", "app"}, // for tests alone
 	"cmd/meterd":         anything,
