@@ -21,6 +21,7 @@ import (
 	"github.com/meterd/meterd/internal/config"
 	"github.com/meterd/meterd/internal/contracts"
 	"github.com/meterd/meterd/internal/druid"
+	"github.com/meterd/meterd/internal/feed"
 	"github.com/meterd/meterd/internal/httpapi"
 	"github.com/meterd/meterd/internal/ingest"
 	"github.com/meterd/meterd/internal/kafka"
@@ -83,7 +84,9 @@ type daemon struct {
 	seeder   *druid.Seeder // nil: no history
 	ingest   *ingest.Ingest
 	server   *httpapi.Server
-	handover *handover // nil: there is one partition
+	handover *handover      // nil: there is one partition
+	told     *kafka.Fetcher // of limit events, for the feed
+	feed     *feed.Feed
 	group    *kafka.Group
 	owner    func(client string) int32
 }
@@ -132,7 +135,7 @@ func (d *daemon) build(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("group: %w", err)
 	}
-	return registerState(d.reg, d.ingest)
+	return nil
 }
 
 // stuckAfter is how long a partition may stand still before the process gives
@@ -218,6 +221,9 @@ func (d *daemon) counterParts(ctx context.Context, catalog *usage.Catalog) (inge
 		return parts, err
 	}
 	parts.Decoder, parts.Events = codecs.Usage, codecs.LimitEvents
+	if err := d.newFeed(codecs.LimitEvents); err != nil {
+		return parts, err
+	}
 	if d.handover != nil {
 		parts.Handover = d.handover
 	}
@@ -262,6 +268,8 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.handover != nil {
 		parts.Go(func() error { return d.handover.Run(inner) })
 	}
+	parts.Go(func() error { return d.told.Run(inner) })
+	parts.Go(func() error { return d.feed.Run(inner) })
 	parts.Go(func() error { return d.ingest.Run(inner) })
 	parts.Go(func() error { return named("http", d.server.Run(inner)) })
 	parts.Go(func() error {

@@ -25,9 +25,14 @@ func (d *daemon) newServer() (*httpapi.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
+	costly := prometheus.NewRegistry()
+	if err := registerState(costly, d.ingest); err != nil {
+		return nil, err
+	}
 	server, err := httpapi.New(c, httpapi.Parts{
 		Partitions: partitions{d}, Cluster: cluster{d},
 		Contracts: d.table, Catalog: &catalog, Writer: &contractWriter{cluster: d.cluster, topic: d.cfg.Contracts.Topic},
+		LimitEvents: d.feed, Costly: costly,
 		Judges: d.judges, Holds: d.holds, HandOver: d.handOverHere, LookUp: d.lookUp, Checks: d.checks, Now: time.Now,
 	}, d.log.Named("http"), d.reg)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 )
@@ -20,6 +21,8 @@ import (
 const (
 	pathLivez  = "/livez"
 	pathReadyz = "/readyz"
+
+	pathOverview = "/v1/overview"
 
 	headerRequestID = "X-Request-Id"
 )
@@ -40,7 +43,11 @@ func (s *Server) router(reg Registry) *chi.Mux {
 
 	r.Get(pathLivez, s.handle(s.livez))
 	r.Get(pathReadyz, s.handle(s.readyz))
-	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+	all := prometheus.Gatherers{reg}
+	if s.parts.Costly != nil {
+		all = append(all, s.parts.Costly)
+	}
+	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{
 		ErrorLog: zap.NewStdLog(s.log), ErrorHandling: promhttp.ContinueOnError,
 	}))
 	r.Get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -50,6 +57,9 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	r.Get("/v1/clients/{client}/usage", s.handle(s.usage))
 	r.Get("/v1/clients/{client}/limits", s.handle(s.limits))
 	r.Get("/v1/clients/{client}/explain", s.handle(s.explain))
+	r.Get("/v1/limit-events", s.handle(s.limitEvents))
+	r.Get(pathOverview, s.handle(s.overview))
+	r.Get(pathOverview+"/stream", s.handle(s.overviewStream))
 	r.Post("/v1/check", s.handle(s.check))
 	r.Get("/v1/contracts", s.handle(s.contracts))
 	r.Get("/v1/contracts/{id}", s.handle(s.contract))
