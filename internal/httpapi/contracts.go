@@ -151,13 +151,16 @@ func (s *Server) contract(w http.ResponseWriter, r *http.Request) error {
 	if !ok || e.Contract == nil {
 		return refuse(errNotFound, "there is no contract of this id")
 	}
-	return answerContract(w, inForce(&e, usage.TimeOf(s.parts.Now())))
+	return answerContract(w, r, inForce(&e, usage.TimeOf(s.parts.Now())))
 }
 
 // answerContract answers with c and its revision as the entity tag.
-func answerContract(w http.ResponseWriter, c contract) error {
-	w.Header().Set("ETag", etag(c.Revision))
-	return answer(w, c)
+func answerContract(w http.ResponseWriter, r *http.Request, c contract) error {
+	body, err := encode(c)
+	if err != nil {
+		return err
+	}
+	return answerTagged(w, r, etag(c.Revision), body)
 }
 
 // until waits for holds to be true, and returns false when ctx ends first.

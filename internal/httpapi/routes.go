@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
@@ -25,6 +26,9 @@ const (
 	pathOverview = "/v1/overview"
 
 	headerRequestID = "X-Request-Id"
+
+	// minCompressed is the least size of an answer that is worth compressing.
+	minCompressed = 1400
 )
 
 // openAPI describes all routes, in OpenAPI 3.1.
@@ -50,6 +54,16 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{
 		ErrorLog: zap.NewStdLog(s.log), ErrorHandling: promhttp.ContinueOnError,
 	}))
+	r.Get("/v1/limit-events", s.handle(s.limitEvents))
+	r.Get(pathOverview+"/stream", s.handle(s.overviewStream))
+	r.Group(s.answers)
+	return r
+}
+
+// answers adds the routes whose answers end, which are compressed for those who
+// ask for that.
+func (s *Server) answers(r chi.Router) {
+	r.Use(compressed)
 	r.Get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, "application/json", http.StatusOK, openAPI)
 	})
@@ -57,9 +71,7 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	r.Get("/v1/clients/{client}/usage", s.handle(s.usage))
 	r.Get("/v1/clients/{client}/limits", s.handle(s.limits))
 	r.Get("/v1/clients/{client}/explain", s.handle(s.explain))
-	r.Get("/v1/limit-events", s.handle(s.limitEvents))
 	r.Get(pathOverview, s.handle(s.overview))
-	r.Get(pathOverview+"/stream", s.handle(s.overviewStream))
 	r.Post("/v1/check", s.handle(s.check))
 	r.Get("/v1/contracts", s.handle(s.contracts))
 	r.Get("/v1/contracts/{id}", s.handle(s.contract))
@@ -67,7 +79,15 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	r.Delete("/v1/contracts/{id}", s.handle(s.deleteContract))
 	r.Get("/v1/assignments", s.handle(s.assignments))
 	r.Post(pathHandover, s.handle(s.handover))
-	return r
+}
+
+// compressed has answers of some size sent in gzip or zstd, as the client likes.
+func compressed(next http.Handler) http.Handler {
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed), gzhttp.ContentTypes([]string{"application/json", "application/problem+json"}))
+	if err != nil {
+		return next // the options are constant, and right
+	}
+	return wrap(next)
 }
 
 // handle makes a handler of fn. When fn returns an error, it has written
