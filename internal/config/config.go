@@ -275,7 +275,7 @@ type HTTP struct {
 	Listen string `yaml:"listen"`
 	// host:port at which other instances reach this one; by default listen.
 	Advertise string `yaml:"advertise"`
-	// File with a bearer token on each line.
+	// File with a bearer token on each line and, behind it, what it is for: admin (by default), read, check, client=ID. Read again when it changes.
 	TokensFile string `yaml:"tokens_file"`
 	// Encryption of the interface; without it, plain HTTP.
 	TLS *ServerTLS `yaml:"tls,omitempty"`

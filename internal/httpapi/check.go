@@ -59,6 +59,9 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if g := s.grantOf(r); !g.checks(request.Client) {
+		return g.allows(false)
+	}
 	use, err := s.useOf(&request)
 	if err != nil {
 		return err

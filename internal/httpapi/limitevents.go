@@ -28,6 +28,9 @@ func (s *Server) limitEvents(w http.ResponseWriter, r *http.Request) error {
 	if err := checkID("client", client); err != nil {
 		return err
 	}
+	if client, err = s.ownClient(r, client); err != nil {
+		return err
+	}
 	if meter != "" {
 		if _, err := s.meter(meter); err != nil {
 			return err

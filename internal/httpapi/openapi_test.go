@@ -25,7 +25,7 @@ func routesOf(t *testing.T) (*chi.Mux, []string) {
 	s := &Server{log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry(), newStreams(0)), peers: &peers{}}
 	s.parts.Now, s.parts.Checks = now, func() []Check { return nil }
 	var err error
-	s.tokens, err = newReloaded(func() (tokens, error) { return tokens{{1}}, nil }, now, nil)
+	s.tokens, err = newReloaded(func() (tokens, error) { return tokens{{sum: [32]byte{1}, granted: grant{admin: true}}}, nil }, now, nil)
 	require.NoError(t, err)
 	router := s.router(prometheus.NewRegistry())
 	var routes []string

@@ -14,6 +14,7 @@ import (
 var (
 	errBadRequest       = errors.New("bad request")
 	errUnauthorized     = errors.New("unauthorized")
+	errForbidden        = errors.New("forbidden")
 	errNotFound         = errors.New("not found")
 	errMethodNotAllowed = errors.New("method not allowed")
 	errPrecondition     = errors.New("precondition failed")
@@ -38,6 +39,7 @@ type kind struct {
 var kinds = []kind{
 	{err: errBadRequest, status: http.StatusBadRequest, name: "bad-request", title: "Bad request"},
 	{err: errUnauthorized, status: http.StatusUnauthorized, name: "unauthorized", title: "Unauthorized"},
+	{err: errForbidden, status: http.StatusForbidden, name: "forbidden", title: "Forbidden"},
 	{err: errNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found"},
 	{err: errMethodNotAllowed, status: http.StatusMethodNotAllowed, name: "method-not-allowed", title: "Method not allowed"},
 	{err: errPrecondition, status: http.StatusPreconditionFailed, name: "conflict", title: "Not the revision that was expected"},

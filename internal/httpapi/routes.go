@@ -51,11 +51,13 @@ func (s *Server) router(reg Registry) *chi.Mux {
 	if s.parts.Costly != nil {
 		all = append(all, s.parts.Costly)
 	}
-	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{
-		ErrorLog: zap.NewStdLog(s.log), ErrorHandling: promhttp.ContinueOnError,
+	metrics := promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(s.log), ErrorHandling: promhttp.ContinueOnError})
+	r.Get("/metrics", s.only(readers, func(w http.ResponseWriter, r *http.Request) error {
+		metrics.ServeHTTP(w, r)
+		return nil
 	}))
-	r.Get("/v1/limit-events", s.handle(s.limitEvents))
-	r.Get(pathOverview+"/stream", s.handle(s.overviewStream))
+	r.Get("/v1/limit-events", s.only(anyToken, s.limitEvents))
+	r.Get(pathOverview+"/stream", s.only(readers, s.overviewStream))
 	r.Group(s.answers)
 	return r
 }
@@ -67,18 +69,18 @@ func (s *Server) answers(r chi.Router) {
 	r.Get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, "application/json", http.StatusOK, openAPI)
 	})
-	r.Get("/v1/clients", s.handle(s.clients))
-	r.Get("/v1/clients/{client}/usage", s.handle(s.usage))
-	r.Get("/v1/clients/{client}/limits", s.handle(s.limits))
-	r.Get("/v1/clients/{client}/explain", s.handle(s.explain))
-	r.Get(pathOverview, s.handle(s.overview))
-	r.Post("/v1/check", s.handle(s.check))
-	r.Get("/v1/contracts", s.handle(s.contracts))
-	r.Get("/v1/contracts/{id}", s.handle(s.contract))
-	r.Put("/v1/contracts/{id}", s.handle(s.putContract))
-	r.Delete("/v1/contracts/{id}", s.handle(s.deleteContract))
-	r.Get("/v1/assignments", s.handle(s.assignments))
-	r.Post(pathHandover, s.handle(s.handover))
+	r.Get("/v1/clients", s.only(readers, s.clients))
+	r.Get("/v1/clients/{client}/usage", s.only(thatClient, s.usage))
+	r.Get("/v1/clients/{client}/limits", s.only(thatClient, s.limits))
+	r.Get("/v1/clients/{client}/explain", s.only(thatClient, s.explain))
+	r.Get(pathOverview, s.only(readers, s.overview))
+	r.Post("/v1/check", s.only(anyToken, s.check))
+	r.Get("/v1/contracts", s.only(anyToken, s.contracts))
+	r.Get("/v1/contracts/{id}", s.only(anyToken, s.contract))
+	r.Put("/v1/contracts/{id}", s.only(admins, s.putContract))
+	r.Delete("/v1/contracts/{id}", s.only(admins, s.deleteContract))
+	r.Get("/v1/assignments", s.only(readers, s.assignments))
+	r.Post(pathHandover, s.only(admins, s.handover))
 }
 
 // compressed has answers of some size sent in gzip or zstd, as the client likes.

@@ -192,6 +192,9 @@ func TestConfig(t *testing.T) {
 		"tokens that are not there":         {func(c *httpapi.Config) { c.TokensFile = tokens + "x" }, "http.tokens_file"},
 		"tokens that are none":              {func(c *httpapi.Config) { c.TokensFile = file(t, "# none\n\n") }, "no token"},
 		"tokens with spaces":                {func(c *httpapi.Config) { c.TokensFile = file(t, "one\n\ntwo three\n") }, "line 3"},
+		"a token twice":                     {func(c *httpapi.Config) { c.TokensFile = file(t, "one read\none\n") }, "line 2"},
+		"a scope for nobody":                {func(c *httpapi.Config) { c.TokensFile = file(t, "one client=\n") }, "line 1"},
+		"a scope that is not decoded":       {func(c *httpapi.Config) { c.TokensFile = file(t, "one client=%zz\n") }, "line 1"},
 		"a port that cannot be listened on": {func(c *httpapi.Config) { c.Listen = "127.0.0.1:99999" }, "http.listen"},
 	}
 	for name, tt := range tests {
