@@ -91,6 +91,11 @@ func (p partitions) Running(partition int32) (httpapi.Reader, bool) {
 	if !ok || !counts {
 		return nil, false
 	}
+	// A partition that was restored a moment ago has not taken contracts in yet:
+	// clients would have no limits, and all uses would be allowed.
+	if counter.State().Judging() == 0 && p.d.table.Version() > 0 {
+		return nil, false
+	}
 	return reader{State: counter.State(), lag: status.Lag()}, true
 }
 

@@ -85,8 +85,13 @@ func TestScopes(t *testing.T) {
 				continue
 			}
 			for _, wrong := range [][]string{
-				nil, {"Authorization", "Bearer nobody"}, {"Authorization", "Bearer"}, {"Authorization", "Basic Ym9zczo="},
-				{"Authorization", "Bearer boss admin"}, {"Authorization", "Bearer client=acme"}, {"Authorization", "Bearer admin"},
+				nil,
+				{"Authorization", "Bearer nobody"},
+				{"Authorization", "Bearer"},
+				{"Authorization", "Basic Ym9zczo="},
+				{"Authorization", "Bearer boss admin"},
+				{"Authorization", "Bearer client=acme"},
+				{"Authorization", "Bearer admin"},
 			} {
 				require.Equal(t, http.StatusUnauthorized, ask(wrong...).StatusCode, "%s %s with %s", method, target, wrong)
 			}

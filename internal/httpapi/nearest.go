@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"cmp"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,6 +29,17 @@ type nearLimit struct {
 	Blocked     bool                  `json:"blocked"`
 	Complete    bool                  `json:"complete"`
 	NextReset   usage.Time            `json:"next_reset"`
+}
+
+// UnmarshalJSON reads null as no end.
+func (l *nearLimit) UnmarshalJSON(data []byte) error {
+	type plain nearLimit
+	open := plain{NextReset: usage.MaxTime}
+	if err := json.Unmarshal(data, &open); err != nil {
+		return fmt.Errorf("limit: %w", err)
+	}
+	*l = nearLimit(open)
+	return nil
 }
 
 // share is Utilization as a number, for the order alone.

@@ -97,6 +97,13 @@ func (p *peers) relay(w http.ResponseWriter, r *http.Request, partition int32, b
 		return refuse(errNotReady, "partition %d is not running yet", partition)
 	}
 	reply, err := p.ask(r, owner, body)
+	if err != nil || reply.status == http.StatusServiceUnavailable {
+		// It may have gone on to somebody else since we last heard, who is asked
+		// then: once, and who is asked passes nothing on.
+		if next, ok := p.owner(partition); ok && next.ID != owner.ID {
+			reply, err = p.ask(r, next, body)
+		}
+	}
 	if err != nil {
 		return refuse(errNotReady, "the instance that has partition %d does not answer", partition).because(err)
 	}

@@ -24,6 +24,7 @@ const (
 	pathReadyz = "/readyz"
 
 	pathOverview = "/v1/overview"
+	pathCheck    = "/v1/check"
 
 	headerRequestID = "X-Request-Id"
 
@@ -74,7 +75,7 @@ func (s *Server) answers(r chi.Router) {
 	r.Get("/v1/clients/{client}/limits", s.only(thatClient, s.limits))
 	r.Get("/v1/clients/{client}/explain", s.only(thatClient, s.explain))
 	r.Get(pathOverview, s.only(readers, s.overview))
-	r.Post("/v1/check", s.only(anyToken, s.check))
+	r.Post(pathCheck, s.only(anyToken, s.check))
 	r.Get("/v1/contracts", s.only(anyToken, s.contracts))
 	r.Get("/v1/contracts/{id}", s.only(anyToken, s.contract))
 	r.Put("/v1/contracts/{id}", s.only(admins, s.putContract))

@@ -138,6 +138,15 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// Encryption returns how others may serve beside this Server, with the same
+// certificate; nil where it is off.
+func (s *Server) Encryption() *tls.Config {
+	if s.cfg.TLS.CertFile == "" {
+		return nil
+	}
+	return s.http.TLSConfig.Clone()
+}
+
 // encryption returns how to serve and how to ask other instances, nil and nil
 // where it is off.
 func (s *Server) encryption() (server, client *tls.Config, err error) {

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -20,6 +22,17 @@ type asOf struct {
 	Offset     int64      `json:"offset"`
 	Time       usage.Time `json:"time"`
 	LagRecords int64      `json:"lag_records"`
+}
+
+// UnmarshalJSON reads null as a time before all others.
+func (a *asOf) UnmarshalJSON(data []byte) error {
+	type plain asOf
+	open := plain{Time: usage.MinTime}
+	if err := json.Unmarshal(data, &open); err != nil {
+		return fmt.Errorf("as_of: %w", err)
+	}
+	*a = asOf(open)
+	return nil
 }
 
 type usageAnswer struct {
