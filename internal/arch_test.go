@@ -31,14 +31,17 @@ var imports = map[string][]string{
 	"internal/druid":     {"usage"},
 	"internal/kafka":     {},
 	"internal/ingest":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka"},
-	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate"},
+	"internal/feed":      {"alerts"},
+	"internal/envoy":     {},
+	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate", "feed"},
 	"internal/condition": {"usage"},
 	"internal/config":    {"usage", "condition"},
 	"internal/verify":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "config"}, // of aggregate the record types alone
 	"internal/loadgen":   {"usage", "schema", "kafka"},
-	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "httpapi", "config"},
+	"internal/app":       {"usage", "contracts", "alerts", "aggregate", "schema", "store", "druid", "kafka", "ingest", "feed", "httpapi", "envoy", "config"},
 	"internal/demo":      {"usage", "contracts", "alerts", "schema", "kafka", "config", "app"},
 	"internal/scenario":  {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "ingest", "config", "app"}, // for tests alone
+	"client":             {},
 	"cmd/meterd":         anything,
 	"bench":              {"schema", "bench/contender", "bench/host", "bench/load", "bench/report"},
 	"bench/contender":    {"aggregate", "schema", "bench/load"}, // of aggregate the record types alone

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/meterd/meterd/client"
 )
 
 func newAssignmentsCommand(env *environment) *cobra.Command {
@@ -23,7 +25,7 @@ func newAssignmentsCommand(env *environment) *cobra.Command {
 			return err
 		}
 		var raw json.RawMessage
-		if err := a.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/assignments"}, &raw); err != nil {
+		if err := a.Do(cmd.Context(), client.Request{Method: http.MethodGet, Path: "/v1/assignments"}, &raw); err != nil {
 			return err
 		}
 		if format.value == outputJSON {

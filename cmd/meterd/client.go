@@ -1,33 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
-	"io"
-	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/meterd/meterd/client"
 	"github.com/meterd/meterd/internal/config"
 )
 
-const (
-	// apiTimeout is longer than meterd takes to refuse.
-	apiTimeout = 40 * time.Second
-	// maxReply bounds what is read of an answer.
-	maxReply = 64 << 20
-)
+// apiTimeout is longer than meterd takes to refuse.
+const apiTimeout = 40 * time.Second
 
 // apiFlags are how a running meterd is reached.
 type apiFlags struct {
@@ -47,11 +37,7 @@ func (e *environment) addAPIFlags(cmd *cobra.Command) *apiFlags {
 }
 
 // api is a running meterd.
-type api struct {
-	base  string // without a path
-	token string // empty: none
-	http  *http.Client
-}
+type api struct{ *client.Client }
 
 // api returns the meterd that flags or the configuration name.
 func (e *environment) api(flags *apiFlags) (*api, error) {
@@ -65,22 +51,23 @@ func (e *environment) api(flags *apiFlags) (*api, error) {
 			return nil, exitError{exitUsage, err}
 		}
 	}
-	parsed, err := url.Parse(base)
-	if err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {
-		return nil, exitError{exitUsage, fmt.Errorf("--url %s: must be http://HOST:PORT or https://HOST:PORT", base)}
-	}
-	a := &api{base: strings.TrimSuffix(base, "/"), http: &http.Client{Timeout: apiTimeout}}
+	h := &http.Client{Timeout: apiTimeout}
+	token, err := "", error(nil)
 	if flags.tokenFile != "" {
-		if a.token, err = config.ReadSecret(flags.tokenFile); err != nil {
+		if token, err = config.ReadSecret(flags.tokenFile); err != nil {
 			return nil, fmt.Errorf("--token-file: %w", err)
 		}
 	}
 	if flags.caFile != "" {
-		if a.http.Transport, err = trusting(flags.caFile); err != nil {
+		if h.Transport, err = trusting(flags.caFile); err != nil {
 			return nil, fmt.Errorf("--ca-file: %w", err)
 		}
 	}
-	return a, nil
+	c, err := client.New(base, token, h)
+	if err != nil {
+		return nil, exitError{exitUsage, fmt.Errorf("--url %w", err)}
+	}
+	return &api{c}, nil
 }
 
 // listening returns where a meterd of this configuration is reached.
@@ -109,67 +96,4 @@ func trusting(caFile string) (*http.Transport, error) {
 		return nil, fmt.Errorf("%s has no certificate", caFile)
 	}
 	return &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}}, nil
-}
-
-// refusedError is an answer of meterd that is none.
-type refusedError struct {
-	Status int    `json:"-"`
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Detail string `json:"detail"`
-}
-
-func (e *refusedError) Error() string {
-	return cmp.Or(e.Detail, e.Title, http.StatusText(e.Status), fmt.Sprintf("status %d", e.Status))
-}
-
-// request is what is put to a meterd. Path is percent-encoded.
-type request struct {
-	method string
-	path   string
-	query  url.Values
-	header http.Header
-	body   []byte
-}
-
-// do puts r and decodes the answer into v, unless it is nil or there is none. A
-// status of 300 or more is a *refusedError.
-func (a *api) do(ctx context.Context, r request, v any) error {
-	target := a.base + r.path
-	if len(r.query) > 0 {
-		target += "?" + r.query.Encode()
-	}
-	put, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(r.body))
-	if err != nil {
-		return err
-	}
-	maps.Copy(put.Header, r.header)
-	if r.body != nil {
-		put.Header.Set("Content-Type", "application/json")
-	}
-	if a.token != "" {
-		put.Header.Set("Authorization", "Bearer "+a.token)
-	}
-	answer, err := a.http.Do(put)
-	if err != nil {
-		return fmt.Errorf("ask meterd: %w", err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxReply))
-	if err != nil {
-		return fmt.Errorf("read the answer of meterd: %w", err)
-	}
-	if answer.StatusCode >= http.StatusMultipleChoices {
-		refused := &refusedError{}
-		_ = json.Unmarshal(body, refused) // else the status has to do
-		refused.Status = answer.StatusCode
-		return refused
-	}
-	if v == nil || len(body) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("decode the answer of meterd: %w", err)
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meterd/meterd/client"
 	"github.com/meterd/meterd/internal/alerts"
 )
 
@@ -172,8 +173,8 @@ func pathOf(id string) string { return "/v1/contracts/" + url.PathEscape(id) }
 // current returns the contract in force, nil for none.
 func (a *api) current(ctx context.Context, id string) (*entry, error) {
 	var e entry
-	err := a.do(ctx, request{method: http.MethodGet, path: pathOf(id)}, &e)
-	if refused := (*refusedError)(nil); errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+	err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: pathOf(id)}, &e)
+	if refused := (*client.Refused)(nil); errors.As(err, &refused) && refused.Status == http.StatusNotFound {
 		return nil, nil
 	}
 	if err != nil {
@@ -214,7 +215,7 @@ func (a *api) applyDocument(ctx context.Context, d *document) (outcome, error) {
 		return o.orRefused(err)
 	}
 	var e entry
-	if err := a.do(ctx, request{method: http.MethodPut, path: pathOf(d.id), header: header, body: d.json}, &e); err != nil {
+	if err := a.Do(ctx, client.Request{Method: http.MethodPut, Path: pathOf(d.id), Header: header, Body: d.json}, &e); err != nil {
 		return o.orRefused(err)
 	}
 	o.Revision = &e.Revision
@@ -227,13 +228,13 @@ func (a *api) tryDocument(ctx context.Context, d *document) (outcome, error) {
 	if err != nil || o.Result == unchanged || o.Result == rejected {
 		return o.orRefused(err)
 	}
-	return a.try(ctx, o, request{method: http.MethodPut, path: pathOf(d.id), header: header, body: d.json})
+	return a.try(ctx, o, client.Request{Method: http.MethodPut, Path: pathOf(d.id), Header: header, Body: d.json})
 }
 
 // try puts r as a dry run.
-func (a *api) try(ctx context.Context, o outcome, r request) (outcome, error) {
-	o.DryRun, o.Effects, r.query = true, &effects{}, url.Values{"dry_run": {"true"}}
-	if err := a.do(ctx, r, o.Effects); err != nil {
+func (a *api) try(ctx context.Context, o outcome, r client.Request) (outcome, error) {
+	o.DryRun, o.Effects, r.Query = true, &effects{}, url.Values{"dry_run": {"true"}}
+	if err := a.Do(ctx, r, o.Effects); err != nil {
 		o.Effects = nil
 		return o.orRefused(err)
 	}
@@ -243,7 +244,7 @@ func (a *api) try(ctx context.Context, o outcome, r request) (outcome, error) {
 // orRefused makes an outcome of what meterd refuses for one contract. Any other
 // error, and one that each contract would meet, stays one.
 func (o outcome) orRefused(err error) (outcome, error) {
-	refused := (*refusedError)(nil)
+	refused := (*client.Refused)(nil)
 	if err == nil || !errors.As(err, &refused) || refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden {
 		return o, err
 	}
@@ -294,11 +295,11 @@ func newContractsDeleteCommand(env *environment, flags *apiFlags) *cobra.Command
 	format := outputFlag(cmd, outputTable, outputJSON)
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		return env.each(flags, format, len(ids), func(a *api, i int) (outcome, error) {
-			o, r := outcome{ID: ids[i], Result: deleted}, request{method: http.MethodDelete, path: pathOf(ids[i])}
+			o, r := outcome{ID: ids[i], Result: deleted}, client.Request{Method: http.MethodDelete, Path: pathOf(ids[i])}
 			if dry {
 				return a.try(cmd.Context(), o, r)
 			}
-			return o.orRefused(a.do(cmd.Context(), r, nil))
+			return o.orRefused(a.Do(cmd.Context(), r, nil))
 		})
 	}
 	return cmd
@@ -350,7 +351,7 @@ func (a *api) contracts(ctx context.Context, filter url.Values) ([]entry, error)
 			Contracts []entry `json:"contracts"`
 			Next      string  `json:"next"`
 		}
-		if err := a.do(ctx, request{method: http.MethodGet, path: "/v1/contracts", query: filter}, &page); err != nil {
+		if err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/contracts", Query: filter}, &page); err != nil {
 			return nil, err
 		}
 		list = append(list, page.Contracts...)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meterd/meterd/client"
 	"github.com/meterd/meterd/internal/alerts"
 )
 
@@ -28,12 +29,12 @@ func newExplainCommand(env *environment) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		r := request{method: http.MethodGet, path: "/v1/clients/" + url.PathEscape(args[0]) + "/explain"}
+		r := client.Request{Method: http.MethodGet, Path: "/v1/clients/" + url.PathEscape(args[0]) + "/explain"}
 		if meter != "" {
-			r.query = url.Values{"meter": {meter}}
+			r.Query = url.Values{"meter": {meter}}
 		}
 		var raw json.RawMessage
-		if err := a.do(cmd.Context(), r, &raw); err != nil {
+		if err := a.Do(cmd.Context(), r, &raw); err != nil {
 			return err
 		}
 		if format.value == outputJSON {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meterd/meterd/client"
 	"github.com/meterd/meterd/internal/config"
 )
 
@@ -131,7 +132,7 @@ type livingPartition struct {
 // watchPartitions asks a running meterd twice.
 func watchPartitions(ctx context.Context, a *api, over time.Duration) ([]livingPartition, error) {
 	ask := func() (list assignments, at time.Time, err error) {
-		err = a.do(ctx, request{method: http.MethodGet, path: "/v1/assignments"}, &list)
+		err = a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/assignments"}, &list)
 		return list, time.Now(), err
 	}
 	before, began, err := ask()

@@ -21,6 +21,8 @@ import (
 	"github.com/meterd/meterd/internal/config"
 	"github.com/meterd/meterd/internal/contracts"
 	"github.com/meterd/meterd/internal/druid"
+	"github.com/meterd/meterd/internal/envoy"
+	"github.com/meterd/meterd/internal/feed"
 	"github.com/meterd/meterd/internal/httpapi"
 	"github.com/meterd/meterd/internal/ingest"
 	"github.com/meterd/meterd/internal/kafka"
@@ -32,6 +34,7 @@ import (
 type Options struct {
 	CreateTopics bool                    // make the topics that are missing
 	Started      func(address string)    // called when HTTP is listened on
+	RateLimit    func(address string)    // called when Envoy's rate-limit service is, if set
 	Step         func(ingest.Step) error // of ingest.Parts
 
 	// Dial opens connections to brokers; nil is a net.Dialer's. For tests.
@@ -77,15 +80,18 @@ type daemon struct {
 	store      *store.Store
 	partitions int32
 
-	table    *contracts.Table
-	fetcher  *kafka.Fetcher
-	reader   *ingest.ContractReader
-	seeder   *druid.Seeder // nil: no history
-	ingest   *ingest.Ingest
-	server   *httpapi.Server
-	handover *handover // nil: there is one partition
-	group    *kafka.Group
-	owner    func(client string) int32
+	table     *contracts.Table
+	fetcher   *kafka.Fetcher
+	reader    *ingest.ContractReader
+	seeder    *druid.Seeder // nil: no history
+	ingest    *ingest.Ingest
+	server    *httpapi.Server
+	handover  *handover      // nil: there is one partition
+	told      *kafka.Fetcher // of limit events, for the feed
+	feed      *feed.Feed
+	rateLimit *envoy.Server // nil: off
+	group     *kafka.Group
+	owner     func(client string) int32
 }
 
 // build makes the parts in the order in which they need one another. Nothing
@@ -128,11 +134,14 @@ func (d *daemon) build(ctx context.Context) error {
 	if d.server, err = d.newServer(); err != nil {
 		return err
 	}
+	if err := d.newRateLimit(); err != nil {
+		return err
+	}
 	d.group, err = d.cluster.NewGroup(d.groupConfig(), d.ingest)
 	if err != nil {
 		return fmt.Errorf("group: %w", err)
 	}
-	return registerState(d.reg, d.ingest)
+	return nil
 }
 
 // stuckAfter is how long a partition may stand still before the process gives
@@ -218,6 +227,9 @@ func (d *daemon) counterParts(ctx context.Context, catalog *usage.Catalog) (inge
 		return parts, err
 	}
 	parts.Decoder, parts.Events = codecs.Usage, codecs.LimitEvents
+	if err := d.newFeed(codecs.LimitEvents); err != nil {
+		return parts, err
+	}
 	if d.handover != nil {
 		parts.Handover = d.handover
 	}
@@ -262,14 +274,22 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.handover != nil {
 		parts.Go(func() error { return d.handover.Run(inner) })
 	}
+	parts.Go(func() error { return d.told.Run(inner) })
+	parts.Go(func() error { return d.feed.Run(inner) })
 	parts.Go(func() error { return d.ingest.Run(inner) })
 	parts.Go(func() error { return named("http", d.server.Run(inner)) })
+	if d.rateLimit != nil {
+		parts.Go(func() error { return named("ratelimit", d.rateLimit.Run(inner)) })
+	}
 	parts.Go(func() error {
 		defer stop()
 		return named("group", d.group.Run(members))
 	})
 	if d.opts.Started != nil {
 		d.opts.Started(d.server.Addr().String())
+	}
+	if d.opts.RateLimit != nil && d.rateLimit != nil {
+		d.opts.RateLimit(d.rateLimit.Addr().String())
 	}
 	d.log.Info("started", zap.String("application_id", d.cfg.ApplicationID), zap.Stringer("http", d.server.Addr()),
 		zap.String("cluster", d.cluster.ID()), zap.Int32("partitions", d.partitions))

@@ -25,9 +25,14 @@ func (d *daemon) newServer() (*httpapi.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
+	costly := prometheus.NewRegistry()
+	if err := registerState(costly, d.ingest); err != nil {
+		return nil, err
+	}
 	server, err := httpapi.New(c, httpapi.Parts{
 		Partitions: partitions{d}, Cluster: cluster{d},
 		Contracts: d.table, Catalog: &catalog, Writer: &contractWriter{cluster: d.cluster, topic: d.cfg.Contracts.Topic},
+		LimitEvents: d.feed, Costly: costly,
 		Judges: d.judges, Holds: d.holds, HandOver: d.handOverHere, LookUp: d.lookUp, Checks: d.checks, Now: time.Now,
 	}, d.log.Named("http"), d.reg)
 	if err != nil {
@@ -84,6 +89,11 @@ func (p partitions) Running(partition int32) (httpapi.Reader, bool) {
 	status, ok := p.d.ingest.Partition(partition)
 	counter, counts := status.Processor.(*ingest.Counter)
 	if !ok || !counts {
+		return nil, false
+	}
+	// A partition that was restored a moment ago has not taken contracts in yet:
+	// clients would have no limits, and all uses would be allowed.
+	if counter.State().Judging() == 0 && p.d.table.Version() > 0 {
 		return nil, false
 	}
 	return reader{State: counter.State(), lag: status.Lag()}, true

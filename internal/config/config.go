@@ -38,6 +38,8 @@ type Config struct {
 	State State `yaml:"state"`
 	// The HTTP interface.
 	HTTP HTTP `yaml:"http"`
+	// Envoy's rate-limit service over gRPC.
+	RateLimit RateLimit `yaml:"ratelimit"`
 	// What is logged.
 	Log Log `yaml:"log"`
 }
@@ -275,10 +277,33 @@ type HTTP struct {
 	Listen string `yaml:"listen"`
 	// host:port at which other instances reach this one; by default listen.
 	Advertise string `yaml:"advertise"`
-	// File with a bearer token on each line.
+	// File with a bearer token on each line and, behind it, what it is for: admin (by default), read, check, client=ID. Read again when it changes.
 	TokensFile string `yaml:"tokens_file"`
 	// Encryption of the interface; without it, plain HTTP.
 	TLS *ServerTLS `yaml:"tls,omitempty"`
+}
+
+// RateLimit has requests decided for Envoy by the limits of contracts. It is
+// encrypted and asks for tokens as HTTP is.
+type RateLimit struct {
+	// host:port; beyond loopback only with http.tokens_file. Empty: off.
+	Listen string `yaml:"listen"`
+	// The domain of requests that are answered; empty for any.
+	Domain string `yaml:"domain"`
+	// What descriptors stand for: the first rule that fits one counts. Where none does, there is no limit.
+	Rules []RateLimitRule `yaml:"rules,omitempty"`
+}
+
+// RateLimitRule fits a descriptor that has all entries that it names.
+type RateLimitRule struct {
+	// Whose limits decide.
+	Meter string `yaml:"meter" jsonschema:"required"`
+	// Key of the entry that has the client.
+	Client string `yaml:"client" jsonschema:"required"`
+	// By dimension of the meter, the key of the entry that has its value.
+	Dimensions map[string]string `yaml:"dimensions,omitempty"`
+	// Values that entries must have, by their keys.
+	Match map[string]string `yaml:"match,omitempty"`
 }
 
 // ServerTLS is what meterd shows to those who connect.

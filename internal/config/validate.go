@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -41,6 +42,7 @@ func (c *Config) Validate() error {
 	between(&p, "commit.max_records", c.Commit.MaxRecords, 1, 1_000_000)
 	c.State.validate(&p)
 	c.HTTP.validate(&p)
+	c.RateLimit.validate(&p, &catalog, c.HTTP.TokensFile)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "json", "console")
 	return errors.Join(p...)
@@ -238,6 +240,40 @@ func (h *HTTP) validate(p *problems) {
 	if h.TLS != nil {
 		p.needed("http.tls.cert_file", h.TLS.CertFile)
 		p.needed("http.tls.key_file", h.TLS.KeyFile)
+	}
+}
+
+func (r *RateLimit) validate(p *problems, catalog *usage.Catalog, tokensFile string) {
+	if host, _, ok := splitAddress(r.Listen); r.Listen != "" {
+		switch {
+		case !ok:
+			p.add("ratelimit.listen", "%q is not HOST:PORT", r.Listen)
+		case !loopback(host) && tokensFile == "":
+			p.add("http.tokens_file", "is required because ratelimit.listen, %q, is more than loopback", r.Listen)
+		}
+		if len(r.Rules) == 0 {
+			p.add("ratelimit.rules", "at least one is required where there is ratelimit.listen: without one, everything is let through")
+		}
+	}
+	for i := range r.Rules {
+		r.Rules[i].validate(p, fmt.Sprintf("ratelimit.rules[%d]", i), catalog)
+	}
+}
+
+func (r *RateLimitRule) validate(p *problems, key string, catalog *usage.Catalog) {
+	p.needed(key+".client", r.Client)
+	m := catalog.Find(r.Meter)
+	if m < 0 {
+		p.add(key+".meter", "%q is not a meter", r.Meter)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Dimensions)) {
+		if !slices.ContainsFunc(catalog.Meters[m].Dimensions, func(d usage.Dimension) bool { return d.Name == name }) {
+			p.add(key+".dimensions", "%q is not a dimension of the meter %q", name, r.Meter)
+		}
+		if r.Dimensions[name] == "" {
+			p.add(key+".dimensions."+name, "the key of an entry is required")
+		}
 	}
 }
 

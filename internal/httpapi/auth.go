@@ -1,81 +1,10 @@
 package httpapi
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
-	"fmt"
+	"context"
 	"net/http"
 	"strings"
 )
-
-// tokens are the SHA-256 of all that open the door.
-type tokens [][sha256.Size]byte
-
-// errNoTokens is returned when a tokens file has none, which would lock
-// everybody out.
-var errNoTokens = errors.New("no token in it")
-
-// readTokens reads one token a line. Empty lines and those that begin with #
-// are left out.
-func readTokens(name string) (tokens, error) {
-	texts, err := tokenTexts(name)
-	if err != nil {
-		return nil, err
-	}
-	var list tokens
-	for _, text := range texts {
-		list = append(list, sha256.Sum256(text))
-	}
-	return list, nil
-}
-
-// firstToken returns a token that opens the doors of other instances. It is
-// read for each use, and not kept.
-func firstToken(name string) (string, error) {
-	texts, err := tokenTexts(name)
-	if err != nil {
-		return "", err
-	}
-	return string(texts[0]), nil
-}
-
-// tokenTexts returns the tokens of a file, of which there is at least one.
-func tokenTexts(name string) ([][]byte, error) {
-	data, err := readFile(name)
-	if err != nil {
-		return nil, err
-	}
-	var list [][]byte
-	n := 0
-	for line := range bytes.Lines(data) {
-		n++
-		token := bytes.TrimSpace(line)
-		if len(token) == 0 || token[0] == '#' {
-			continue
-		}
-		if bytes.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return nil, fmt.Errorf("%s: line %d is not a token: only visible ASCII, without spaces", name, n)
-		}
-		list = append(list, token)
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("%s: %w", name, errNoTokens)
-	}
-	return list, nil
-}
-
-// accept tells whether token is one of t, in a time that says nothing about
-// which one, or how much of it is right.
-func (t tokens) accept(token string) bool {
-	sum := sha256.Sum256([]byte(token))
-	found := 0
-	for i := range t {
-		found |= subtle.ConstantTimeCompare(sum[:], t[i][:])
-	}
-	return found == 1
-}
 
 // authorize lets nobody past without a token, but probes; not even to learn
 // which routes there are.
@@ -88,18 +17,96 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		given, ok := bearer(r)
-		switch {
-		case !ok:
-			w.Header().Set("WWW-Authenticate", `Bearer realm="meterd"`)
-			s.refuse(w, r, refuse(errUnauthorized, "a bearer token is required"))
-		case !s.tokens.get().accept(given):
-			w.Header().Set("WWW-Authenticate", `Bearer realm="meterd", error="invalid_token"`)
-			s.refuse(w, r, refuse(errUnauthorized, "the token is not valid"))
-		default:
-			next.ServeHTTP(w, r)
+		granted, err := s.granted(r)
+		if err != nil {
+			challenge := `Bearer realm="meterd"`
+			if _, given := bearer(r); given {
+				challenge += `, error="invalid_token"`
+			}
+			w.Header().Set("WWW-Authenticate", challenge)
+			s.refuse(w, r, err)
+			return
 		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, granted)))
 	})
+}
+
+// granted returns what the token of a request allows, which is everything where
+// nobody has to show one.
+func (s *Server) granted(r *http.Request) (grant, error) {
+	if s.tokens == nil {
+		return grant{admin: true}, nil
+	}
+	given, ok := bearer(r)
+	if !ok {
+		return grant{}, refuse(errUnauthorized, "a bearer token is required")
+	}
+	g, ok := s.tokens.get().accept(given)
+	if !ok {
+		return grant{}, refuse(errUnauthorized, "the token is not valid")
+	}
+	return g, nil
+}
+
+// grantKey is that of a request's grant in its context.
+type grantKey struct{}
+
+// grantOf returns what whoever asks may do, which is everything where nobody
+// has to show a token.
+func (s *Server) grantOf(r *http.Request) grant {
+	if s.tokens == nil {
+		return grant{admin: true}
+	}
+	granted, _ := r.Context().Value(grantKey{}).(grant) // else nothing is granted
+	return granted
+}
+
+// need refuses a request that a grant does not allow.
+type need func(grant, *http.Request) error
+
+// admins may change contracts.
+func admins(g grant, _ *http.Request) error { return g.allows(g.admin) }
+
+// readers may see all clients.
+func readers(g grant, _ *http.Request) error { return g.allows(g.reads()) }
+
+// thatClient may see the client in the path, and readers all of them.
+func thatClient(g grant, r *http.Request) error {
+	if g.reads() {
+		return nil
+	}
+	client, err := pathID(r, "client")
+	if err != nil {
+		return err
+	}
+	return g.allows(g.sees(client))
+}
+
+// anyToken is enough where there is nothing to hide, or where the handler asks
+// for more by itself.
+func anyToken(grant, *http.Request) error { return nil }
+
+// only is handle for those whom needed lets past.
+func (s *Server) only(needed need, fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
+		if err := needed(s.grantOf(r), r); err != nil {
+			return err
+		}
+		return fn(w, r)
+	})
+}
+
+// ownClient returns the client that a request is about: the one that it names,
+// or for who may see but one client, that. An empty one is all of them.
+func (s *Server) ownClient(r *http.Request, named string) (string, error) {
+	g := s.grantOf(r)
+	switch {
+	case g.reads():
+		return named, nil
+	case named == "" && len(g.clients) == 1:
+		return g.clients[0], nil
+	}
+	return named, g.allows(named != "" && g.sees(named))
 }
 
 func bearer(r *http.Request) (string, bool) {

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/meterd/meterd/internal/aggregate"
@@ -45,8 +48,8 @@ type checkedLimit struct {
 	NextReset   usage.Time            `json:"next_reset"`
 }
 
-// check answers whether the limits of a client leave room for a use. It counts
-// nothing.
+// check answers whether the limits of a client leave room for a use, or of
+// several clients for several uses. It counts nothing.
 func (s *Server) check(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
@@ -55,22 +58,104 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	request, err := readCheck(body)
+	requests, batch, err := readChecks(body)
 	if err != nil {
 		return err
 	}
-	use, err := s.useOf(&request)
+	g := s.grantOf(r)
+	for i := range requests {
+		if !g.checks(requests[i].Client) {
+			return g.allows(false)
+		}
+	}
+	uses, err := s.usesOf(requests, batch)
 	if err != nil {
 		return err
 	}
-	q := question{client: request.Client, selection: aggregate.Selection{Meter: use.Meter, Dimensions: s.allDimensions(use)}, body: body}
+	if batch {
+		return s.checkAll(w, r, requests, uses)
+	}
+	use := uses[0]
+	q := question{client: requests[0].Client, selection: aggregate.Selection{Meter: use.Meter, Dimensions: s.allDimensions(use)}, body: body}
 	return s.atOwner(w, r, q, func(view aggregate.View, at asOf) (any, error) {
 		limits, err := s.applying(&view, use)
 		if err != nil {
 			return nil, err
 		}
-		return decide(limits, use, at), nil
+		decided := decide(limits, use, at)
+		if wait := decided.wait(s.parts.Now()); wait > 0 {
+			w.Header().Set("Retry-After", strconv.FormatInt(wait, 10))
+		}
+		return decided, nil
 	})
+}
+
+// wait returns in how many seconds all limits that leave no room begin anew,
+// and 0 where there are none, or one of them never does.
+func (a *checkAnswer) wait(now time.Time) int64 {
+	last := usage.MinTime
+	for i := range a.Limits {
+		if !a.Limits[i].Allowed {
+			last = max(last, a.Limits[i].NextReset)
+		}
+	}
+	if last == usage.MinTime || last == usage.MaxTime {
+		return 0
+	}
+	return max(1, int64(math.Ceil(last.Std().Sub(now).Seconds())))
+}
+
+// readChecks reads one use, or several under checks, and then says so.
+func readChecks(body []byte) (requests []checkRequest, batch bool, err error) {
+	var all struct {
+		Checks []json.RawMessage `json:"checks"`
+	}
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(body, &keys) == nil && keys["checks"] != nil {
+		if len(keys) > 1 {
+			return nil, true, refuse(errBadRequest, "beside checks there is nothing")
+		}
+		if err := json.Unmarshal(body, &all); err != nil {
+			return nil, true, refuse(errBadRequest, "checks: %s", plain(err))
+		}
+		if len(all.Checks) < 1 || len(all.Checks) > maxChecks {
+			return nil, true, refuse(errBadRequest, "checks: not 1 to %d of them", maxChecks)
+		}
+		for i, one := range all.Checks {
+			request, err := readCheck(one)
+			if err != nil {
+				return nil, true, inCheck(i, err)
+			}
+			requests = append(requests, request)
+		}
+		return requests, true, nil
+	}
+	request, err := readCheck(body)
+	return []checkRequest{request}, false, err
+}
+
+// inCheck names the check that an error is of.
+func inCheck(i int, err error) error {
+	if told, ok := errors.AsType[*refusal](err); ok {
+		return refuse(told.kind, "checks[%d]: %s", i, told.detail)
+	}
+	return err
+}
+
+// usesOf checks requests against the meters that they name.
+func (s *Server) usesOf(requests []checkRequest, batch bool) ([]*alerts.Use, error) { //revive:disable-line:flag-parameter // it is what was read
+	uses := make([]*alerts.Use, len(requests))
+	for i := range requests {
+		use, err := s.useOf(&requests[i])
+		switch {
+		case err != nil && batch:
+			return nil, inCheck(i, err)
+		case err != nil:
+			return nil, err
+		}
+		uses[i] = use
+	}
+	return uses, nil
 }
 
 func readCheck(body []byte) (checkRequest, error) {

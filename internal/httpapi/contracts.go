@@ -81,6 +81,9 @@ func (s *Server) contracts(w http.ResponseWriter, r *http.Request) error {
 	if err := checkID("client", client); err != nil {
 		return err
 	}
+	if client, err = s.ownClient(r, client); err != nil {
+		return err
+	}
 	now := usage.TimeOf(s.parts.Now())
 	a := contractsAnswer{Contracts: []contract{}}
 	size := 0
@@ -139,7 +142,11 @@ func (s *Server) contract(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	g := s.grantOf(r)
 	e, ok := s.parts.Contracts.Entry(id)
+	if !g.reads() && (!ok || e.Contract == nil || !g.sees(e.Contract.Client)) {
+		return refuse(errForbidden, "the token allows to see contracts of its own clients alone") // whether there are others or not
+	}
 	// Asked for after the entry, the version is that of its change or a later
 	// one.
 	version := s.parts.Contracts.Version()
@@ -151,13 +158,16 @@ func (s *Server) contract(w http.ResponseWriter, r *http.Request) error {
 	if !ok || e.Contract == nil {
 		return refuse(errNotFound, "there is no contract of this id")
 	}
-	return answerContract(w, inForce(&e, usage.TimeOf(s.parts.Now())))
+	return answerContract(w, r, inForce(&e, usage.TimeOf(s.parts.Now())))
 }
 
 // answerContract answers with c and its revision as the entity tag.
-func answerContract(w http.ResponseWriter, c contract) error {
-	w.Header().Set("ETag", etag(c.Revision))
-	return answer(w, c)
+func answerContract(w http.ResponseWriter, r *http.Request, c contract) error {
+	body, err := encode(c)
+	if err != nil {
+		return err
+	}
+	return answerTagged(w, r, etag(c.Revision), body)
 }
 
 // until waits for holds to be true, and returns false when ctx ends first.

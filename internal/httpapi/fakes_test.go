@@ -24,6 +24,7 @@ import (
 
 	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/feed"
 	"github.com/meterd/meterd/internal/httpapi"
 	"github.com/meterd/meterd/internal/usage"
 )
@@ -127,6 +128,7 @@ type node struct {
 	judging    chan struct{} // has a value after Judges was asked
 	lookedUp   []string
 	checks     []httpapi.Check
+	feed       *feed.Feed // nil where nobody asks for limit events
 	now        time.Time
 }
 
@@ -230,12 +232,21 @@ func newNode() *node {
 func (n *node) parts() httpapi.Parts {
 	return httpapi.Parts{
 		Partitions: n, Cluster: n, Contracts: n.table, Catalog: n.catalog, Writer: n.topic,
-		Judges: n.Judges, Holds: n.Holds, HandOver: n.HandOver, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
+		LimitEvents: n.feed,
+		Judges:      n.Judges, Holds: n.Holds, HandOver: n.HandOver, LookUp: n.LookUp, Checks: n.Checks, Now: n.Now,
 	}
 }
 
 // serve runs a Server for n until the test ends.
 func serve(t *testing.T, n *node, change func(*httpapi.Config)) *httpapi.Server {
+	t.Helper()
+	s, stop := serveUntil(t, n, change)
+	t.Cleanup(stop)
+	return s
+}
+
+// serveUntil runs a Server for n until stop is called.
+func serveUntil(t *testing.T, n *node, change func(*httpapi.Config)) (s *httpapi.Server, stop func()) {
 	t.Helper()
 	cfg := httpapi.Default()
 	cfg.Listen, cfg.ApplicationID, cfg.Topic = "127.0.0.1:0", "meterd", "usage"
@@ -247,13 +258,12 @@ func serve(t *testing.T, n *node, change func(*httpapi.Config)) *httpapi.Server 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	n.url = "http://" + s.Addr().String()
+	return s, func() {
 		cancel()
 		require.NoError(t, <-ended)
 		require.NoError(t, s.Close())
-	})
-	n.url = "http://" + s.Addr().String()
-	return s
+	}
 }
 
 // response is an answer and its whole body.
@@ -283,7 +293,9 @@ func (n *node) sendBody(t *testing.T, method, path, sent string, headers ...stri
 	defer func() { require.NoError(t, r.Body.Close()) }()
 	body, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
-	described(t, r, body)
+	if r.Header.Get("Content-Encoding") == "" {
+		described(t, r, body)
+	}
 	return response{Response: r, body: string(body)}
 }
 
@@ -327,6 +339,14 @@ type document struct {
 type operation struct {
 	Parameters []map[string]any          `json:"parameters"`
 	Responses  map[string]map[string]any `json:"responses"`
+}
+
+// readDocumentInto reads what a test looks at of openapi.json.
+func readDocumentInto(t *testing.T, v any) {
+	t.Helper()
+	data, err := os.ReadFile("openapi.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, v))
 }
 
 func readDocument(t *testing.T) (document, *jsonschema.Compiler) {
@@ -379,7 +399,7 @@ func described(t *testing.T, r *http.Response, body []byte) {
 		}
 		schema = pointer + "/content/" + strings.ReplaceAll(contentType, "/", "~1") + "/schema"
 	}
-	if r.Request.Method == http.MethodHead || contentType == "text/plain" || r.StatusCode == http.StatusNoContent {
+	if r.Request.Method == http.MethodHead || contentType == "text/event-stream" || contentType == "text/plain" || r.StatusCode == http.StatusNoContent || r.StatusCode == http.StatusNotModified {
 		return
 	}
 	compiled, err := compiler.Compile("file:///openapi.json#" + (&url.URL{Path: schema}).EscapedPath())

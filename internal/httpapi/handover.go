@@ -149,7 +149,7 @@ func (s *Server) AskHandover(ctx context.Context, partition int32, asked []aggre
 	}
 	r.Header.Set("Content-Type", "application/json")
 	if s.cfg.TokensFile != "" {
-		token, err := firstToken(s.cfg.TokensFile) // instances have them in common: they pass on those of clients
+		token, err := adminToken(s.cfg.TokensFile) // instances have them in common: they pass on those of clients
 		if err != nil {
 			return nil, fmt.Errorf("http.tokens_file: %w", err)
 		}

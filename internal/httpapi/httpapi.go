@@ -41,6 +41,8 @@ type Config struct {
 	// MaxConnections bounds how many clients are connected at once; more have
 	// to wait.
 	MaxConnections int
+	// MaxStreams bounds how many of them follow events at once.
+	MaxStreams int
 }
 
 // TLS turns encryption on, for clients and between instances, where CertFile
@@ -55,7 +57,8 @@ type TLS struct {
 // Default is a Config that lacks only ApplicationID and Topic.
 func Default() Config {
 	return Config{
-		Listen: "127.0.0.1:8080", ForwardTimeout: 5 * time.Second, ContractTimeout: 10 * time.Second, MaxConnections: 4096,
+		Listen: "127.0.0.1:8080", ForwardTimeout: 5 * time.Second, ContractTimeout: 10 * time.Second,
+		MaxConnections: 8192, MaxStreams: 4096,
 	}
 }
 
@@ -77,6 +80,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("http.contract_timeout: %s is not between 10ms and %s", c.ContractTimeout, writeTimeout/2)
 	case c.MaxConnections < 1 || c.MaxConnections > 1_000_000:
 		return fmt.Errorf("http.max_connections: %d is not between 1 and 1000000", c.MaxConnections)
+	case c.MaxStreams < 0 || c.MaxStreams > 1_000_000:
+		return fmt.Errorf("http.max_streams: %d is not between 0 and 1000000", c.MaxStreams)
 	}
 	return nil
 }
@@ -94,6 +99,10 @@ type Parts struct {
 	Contracts  Contracts
 	Catalog    *usage.Catalog // by which contracts are checked
 	Writer     ContractWriter
+	// LimitEvents are those that are committed.
+	LimitEvents LimitEvents
+	// Costly has metrics that take their time, for /metrics alone; may be nil.
+	Costly prometheus.Gatherer
 	// Judges tells whether every partition of this instance judges its next
 	// batch by this version of the contracts' table, or a later one.
 	Judges func(version int64) bool

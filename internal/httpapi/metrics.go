@@ -15,7 +15,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 }
 
-func newMetrics(reg prometheus.Registerer) metrics {
+func newMetrics(reg prometheus.Registerer, open *streams) metrics {
 	m := metrics{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                        "http_request_duration_seconds",
@@ -24,16 +24,22 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			NativeHistogramBucketFactor: 1.1,
 		}, []string{"route", "code"}),
 	}
-	reg.MustRegister(m.duration)
+	reg.MustRegister(m.duration, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "http_streams", Help: "Streams of server-sent events that are open.",
+	}, func() float64 { return float64(open.count()) }))
 	return m
 }
 
-// measure observes how long requests take.
+// measure observes how long requests take. Streams take as long as their
+// clients like, and are not among them.
 func (s *Server) measure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		wrapped := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		next.ServeHTTP(wrapped, r)
+		if wrapped.Header().Get("Content-Type") == eventStream {
+			return
+		}
 		code := strconv.Itoa(cmp.Or(wrapped.Status(), http.StatusOK))
 		s.metrics.duration.WithLabelValues(route(r), code).Observe(time.Since(start).Seconds())
 	})

@@ -22,10 +22,10 @@ import (
 func routesOf(t *testing.T) (*chi.Mux, []string) {
 	t.Helper()
 	now := func() time.Time { return time.Unix(0, 0) }
-	s := &Server{log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry()), peers: &peers{}}
+	s := &Server{log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry(), newStreams(0)), peers: &peers{}}
 	s.parts.Now, s.parts.Checks = now, func() []Check { return nil }
 	var err error
-	s.tokens, err = newReloaded(func() (tokens, error) { return tokens{{1}}, nil }, now, nil)
+	s.tokens, err = newReloaded(func() (tokens, error) { return tokens{{sum: [32]byte{1}, granted: grant{admin: true}}}, nil }, now, nil)
 	require.NoError(t, err)
 	router := s.router(prometheus.NewRegistry())
 	var routes []string
@@ -158,7 +158,7 @@ func TestOpenAPIKnowsEveryProblem(t *testing.T) {
 
 func TestOpenAPIIsServed(t *testing.T) {
 	t.Parallel()
-	s := &Server{log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry()), peers: &peers{}}
+	s := &Server{log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry(), newStreams(0)), peers: &peers{}}
 	w := httptest.NewRecorder()
 	s.router(prometheus.NewRegistry()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
 	require.Equal(t, http.StatusOK, w.Code)

@@ -97,11 +97,24 @@ func (p *peers) relay(w http.ResponseWriter, r *http.Request, partition int32, b
 		return refuse(errNotReady, "partition %d is not running yet", partition)
 	}
 	reply, err := p.ask(r, owner, body)
+	if err != nil || reply.status == http.StatusServiceUnavailable {
+		// It may have gone on to somebody else since we last heard, who is asked
+		// then: once, and who is asked passes nothing on.
+		if next, ok := p.owner(partition); ok && next.ID != owner.ID {
+			reply, err = p.ask(r, next, body)
+		}
+	}
 	if err != nil {
 		return refuse(errNotReady, "the instance that has partition %d does not answer", partition).because(err)
 	}
-	if again := reply.header.Get("Retry-After"); again != "" {
-		w.Header().Set("Retry-After", again)
+	for _, name := range []string{"Retry-After", "ETag"} {
+		if value := reply.header.Get(name); value != "" {
+			w.Header().Set(name, value)
+		}
+	}
+	if reply.status == http.StatusNotModified {
+		w.WriteHeader(reply.status)
+		return nil
 	}
 	write(w, reply.header.Get("Content-Type"), reply.status, reply.body)
 	return nil
@@ -135,7 +148,7 @@ func (p *peers) askUpTo(r *http.Request, to Instance, body []byte, limit int64) 
 		return reply{}, fmt.Errorf("ask instance %s: %w", to.ID, err)
 	}
 	request.Header["Idempotency-Key"] = []string{} // not sent: only says that a connection that was closed meanwhile may be replaced
-	for _, name := range []string{"Authorization", headerRequestID} {
+	for _, name := range []string{"Authorization", "If-None-Match", headerRequestID} {
 		if values := r.Header.Values(name); len(values) > 0 {
 			request.Header[name] = values
 		}

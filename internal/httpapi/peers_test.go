@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +74,50 @@ func TestForwardedOnceAtMost(t *testing.T) {
 	require.Equal(t, 2, two.asked[1])
 	one.get(t, "/v1/clients/zoe/usage", "Meterd-Forwarded", "x").refused(t, http.StatusServiceUnavailable, "not-ready")
 	require.Equal(t, 2, two.asked[1])
+}
+
+// TestForwardFollowsAPartitionOnce that goes on to another instance while its
+// owner is asked.
+func TestForwardFollowsAPartitionOnce(t *testing.T) {
+	t.Parallel()
+
+	tests := map[string]http.HandlerFunc{
+		"the old owner says so": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Meterd-Instance", "old")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		},
+		"the old owner is gone": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	for name, answer := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one, two := pair(t, nil)
+			moved := one.instances
+			var asked atomic.Int32
+			old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				one.set(func() { one.instances = moved })
+				answer(w, r)
+			}))
+			t.Cleanup(old.Close)
+			one.set(func() {
+				one.instances = []httpapi.Instance{{ID: "old", Address: old.Listener.Addr().String(), Partitions: []int32{1}}, {ID: "one", Partitions: []int32{0}}}
+			})
+			want := strings.NewReplacer(`"acme"`, `"zoe"`, `"partition": 3`, `"partition": 1`).Replace(acmeUsage)
+			one.get(t, "/v1/clients/zoe/usage").want(t, http.StatusOK, want)
+			require.Equal(t, int32(1), asked.Load())
+
+			// Where it goes on once more, the client is to come again.
+			two.set(func() { two.running = nil })
+			one.set(func() {
+				one.instances = []httpapi.Instance{{ID: "old", Address: old.Listener.Addr().String(), Partitions: []int32{1}}, {ID: "one", Partitions: []int32{0}}}
+			})
+			r := one.get(t, "/v1/clients/zoe/usage")
+			r.refused(t, http.StatusServiceUnavailable, "not-ready")
+			require.Equal(t, "1", r.Header.Get("Retry-After"))
+			require.Equal(t, int32(2), asked.Load())
+		})
+	}
 }
 
 func TestForwardWithTokens(t *testing.T) {

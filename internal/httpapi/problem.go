@@ -14,6 +14,7 @@ import (
 var (
 	errBadRequest       = errors.New("bad request")
 	errUnauthorized     = errors.New("unauthorized")
+	errForbidden        = errors.New("forbidden")
 	errNotFound         = errors.New("not found")
 	errMethodNotAllowed = errors.New("method not allowed")
 	errPrecondition     = errors.New("precondition failed")
@@ -24,17 +25,21 @@ var (
 	errInternal         = errors.New("internal error")
 )
 
-// kinds has for each of the above what a client sees. The first that an error
-// is counts; errInternal is the last, for all the rest.
-var kinds = []struct {
+// kind is what a client sees of an error.
+type kind struct {
 	err    error
 	status int
 	name   string // of the type, and for people
 	title  string
 	again  string // Retry-After, in seconds
-}{
+}
+
+// kinds has one for each of the above. The first that an error is counts;
+// errInternal is the last, for all the rest.
+var kinds = []kind{
 	{err: errBadRequest, status: http.StatusBadRequest, name: "bad-request", title: "Bad request"},
 	{err: errUnauthorized, status: http.StatusUnauthorized, name: "unauthorized", title: "Unauthorized"},
+	{err: errForbidden, status: http.StatusForbidden, name: "forbidden", title: "Forbidden"},
 	{err: errNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found"},
 	{err: errMethodNotAllowed, status: http.StatusMethodNotAllowed, name: "method-not-allowed", title: "Method not allowed"},
 	{err: errPrecondition, status: http.StatusPreconditionFailed, name: "conflict", title: "Not the revision that was expected"},
@@ -80,34 +85,47 @@ func (e *refusal) Error() string {
 	return fmt.Sprintf("%s: %s", e.kind, e.detail)
 }
 
+// kindOf returns the entry of kinds that err is, and what it tells, which is
+// nil for the last of them.
+func kindOf(err error) (kind, *refusal) {
+	last := kinds[len(kinds)-1]
+	var told *refusal
+	if !errors.As(err, &told) {
+		return last, nil
+	}
+	for _, k := range kinds[:len(kinds)-1] {
+		if errors.Is(told.kind, k.err) {
+			return k, told
+		}
+	}
+	return last, nil
+}
+
+// problemOf is what a client sees of err.
+func problemOf(err error) problem {
+	kind, told := kindOf(err)
+	p := problem{Type: "/problems/" + kind.name, Title: kind.title, Status: kind.status}
+	if told != nil {
+		p.Detail, p.Checks = told.detail, told.checks
+	}
+	return p
+}
+
 // refuse answers with what err is to a client, and logs what it does not tell
 // it.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	kind := kinds[len(kinds)-1]
-	var told *refusal
-	if errors.As(err, &told) {
-		for _, k := range kinds {
-			if errors.Is(told.kind, k.err) {
-				kind = k
-				break
-			}
-		}
-	}
-	p := problem{Type: "/problems/" + kind.name, Title: kind.title, Status: kind.status}
+	kind, told := kindOf(err)
 	fields := []zap.Field{zap.String("route", route(r)), zap.String("request_id", w.Header().Get(headerRequestID)), zap.Error(err)}
 	switch {
-	case errors.Is(kind.err, errInternal):
+	case told == nil:
 		s.log.Error("http request failed", fields...)
 	case told.cause != nil && !errors.Is(r.Context().Err(), context.Canceled):
 		s.log.Warn("http request refused", fields...)
 	}
-	if told != nil && !errors.Is(kind.err, errInternal) {
-		p.Detail, p.Checks = told.detail, told.checks
-	}
 	if kind.again != "" {
 		w.Header().Set("Retry-After", kind.again)
 	}
-	body, err := encode(p)
+	body, err := encode(problemOf(err))
 	if err != nil {
 		s.log.Error("problem not encoded", zap.Error(err))
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 )
@@ -21,7 +23,13 @@ const (
 	pathLivez  = "/livez"
 	pathReadyz = "/readyz"
 
+	pathOverview = "/v1/overview"
+	pathCheck    = "/v1/check"
+
 	headerRequestID = "X-Request-Id"
+
+	// minCompressed is the least size of an answer that is worth compressing.
+	minCompressed = 1400
 )
 
 // openAPI describes all routes, in OpenAPI 3.1.
@@ -40,24 +48,49 @@ func (s *Server) router(reg Registry) *chi.Mux {
 
 	r.Get(pathLivez, s.handle(s.livez))
 	r.Get(pathReadyz, s.handle(s.readyz))
-	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
-		ErrorLog: zap.NewStdLog(s.log), ErrorHandling: promhttp.ContinueOnError,
+	all := prometheus.Gatherers{reg}
+	if s.parts.Costly != nil {
+		all = append(all, s.parts.Costly)
+	}
+	metrics := promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(s.log), ErrorHandling: promhttp.ContinueOnError})
+	r.Get("/metrics", s.only(readers, func(w http.ResponseWriter, r *http.Request) error {
+		metrics.ServeHTTP(w, r)
+		return nil
 	}))
+	r.Get("/v1/limit-events", s.only(anyToken, s.limitEvents))
+	r.Get(pathOverview+"/stream", s.only(readers, s.overviewStream))
+	r.Group(s.answers)
+	return r
+}
+
+// answers adds the routes whose answers end, which are compressed for those who
+// ask for that.
+func (s *Server) answers(r chi.Router) {
+	r.Use(compressed)
 	r.Get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, "application/json", http.StatusOK, openAPI)
 	})
-	r.Get("/v1/clients", s.handle(s.clients))
-	r.Get("/v1/clients/{client}/usage", s.handle(s.usage))
-	r.Get("/v1/clients/{client}/limits", s.handle(s.limits))
-	r.Get("/v1/clients/{client}/explain", s.handle(s.explain))
-	r.Post("/v1/check", s.handle(s.check))
-	r.Get("/v1/contracts", s.handle(s.contracts))
-	r.Get("/v1/contracts/{id}", s.handle(s.contract))
-	r.Put("/v1/contracts/{id}", s.handle(s.putContract))
-	r.Delete("/v1/contracts/{id}", s.handle(s.deleteContract))
-	r.Get("/v1/assignments", s.handle(s.assignments))
-	r.Post(pathHandover, s.handle(s.handover))
-	return r
+	r.Get("/v1/clients", s.only(readers, s.clients))
+	r.Get("/v1/clients/{client}/usage", s.only(thatClient, s.usage))
+	r.Get("/v1/clients/{client}/limits", s.only(thatClient, s.limits))
+	r.Get("/v1/clients/{client}/explain", s.only(thatClient, s.explain))
+	r.Get(pathOverview, s.only(readers, s.overview))
+	r.Post(pathCheck, s.only(anyToken, s.check))
+	r.Get("/v1/contracts", s.only(anyToken, s.contracts))
+	r.Get("/v1/contracts/{id}", s.only(anyToken, s.contract))
+	r.Put("/v1/contracts/{id}", s.only(admins, s.putContract))
+	r.Delete("/v1/contracts/{id}", s.only(admins, s.deleteContract))
+	r.Get("/v1/assignments", s.only(readers, s.assignments))
+	r.Post(pathHandover, s.only(admins, s.handover))
+}
+
+// compressed has answers of some size sent in gzip or zstd, as the client likes.
+func compressed(next http.Handler) http.Handler {
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed), gzhttp.ContentTypes([]string{"application/json", "application/problem+json"}))
+	if err != nil {
+		return next // the options are constant, and right
+	}
+	return wrap(next)
 }
 
 // handle makes a handler of fn. When fn returns an error, it has written

@@ -34,9 +34,14 @@ type Server struct {
 	metrics  metrics
 	tokens   *reloaded[tokens] // nil: nobody has to show one
 	peers    *peers
+	streams  *streams
 	writing  chan struct{} // has a value while a contract is being written
 	listener net.Listener
 	http     *http.Server
+
+	overviews overviews
+	pulse     pulse
+	nearest   nearest
 }
 
 // New reads the files that cfg names and binds the listener; Run serves it. A
@@ -60,7 +65,9 @@ func New(cfg Config, parts Parts, log *zap.Logger, reg Registry) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("http.listen: %w", err)
 	}
-	s.metrics = newMetrics(reg)
+	s.streams = newStreams(cfg.MaxStreams)
+	s.pulse.metrics = reg
+	s.metrics = newMetrics(reg, s.streams)
 	s.listener = capConnections(listener, cfg.MaxConnections)
 	s.peers = newPeers(parts.Cluster, clientTLS, cfg.ForwardTimeout)
 	s.http = &http.Server{
@@ -118,6 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("serve http: %w", err), s.http.Close())
 	case <-ctx.Done():
 	}
+	s.streams.end()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := s.http.Shutdown(grace); err != nil {
@@ -128,6 +136,15 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
+}
+
+// Encryption returns how others may serve beside this Server, with the same
+// certificate; nil where it is off.
+func (s *Server) Encryption() *tls.Config {
+	if s.cfg.TLS.CertFile == "" {
+		return nil
+	}
+	return s.http.TLSConfig.Clone()
 }
 
 // encryption returns how to serve and how to ask other instances, nil and nil

@@ -188,9 +188,13 @@ func TestConfig(t *testing.T) {
 		"no time to forward":                {func(c *httpapi.Config) { c.ForwardTimeout = 0 }, "http.forward_timeout"},
 		"no time to write":                  {func(c *httpapi.Config) { c.ContractTimeout = time.Hour }, "http.contract_timeout"},
 		"no connections":                    {func(c *httpapi.Config) { c.MaxConnections = 0 }, "http.max_connections"},
+		"less than no streams":              {func(c *httpapi.Config) { c.MaxStreams = -1 }, "http.max_streams"},
 		"tokens that are not there":         {func(c *httpapi.Config) { c.TokensFile = tokens + "x" }, "http.tokens_file"},
 		"tokens that are none":              {func(c *httpapi.Config) { c.TokensFile = file(t, "# none\n\n") }, "no token"},
 		"tokens with spaces":                {func(c *httpapi.Config) { c.TokensFile = file(t, "one\n\ntwo three\n") }, "line 3"},
+		"a token twice":                     {func(c *httpapi.Config) { c.TokensFile = file(t, "one read\none\n") }, "line 2"},
+		"a scope for nobody":                {func(c *httpapi.Config) { c.TokensFile = file(t, "one client=\n") }, "line 1"},
+		"a scope that is not decoded":       {func(c *httpapi.Config) { c.TokensFile = file(t, "one client=%zz\n") }, "line 1"},
 		"a port that cannot be listened on": {func(c *httpapi.Config) { c.Listen = "127.0.0.1:99999" }, "http.listen"},
 	}
 	for name, tt := range tests {

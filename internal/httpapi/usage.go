@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -20,6 +22,17 @@ type asOf struct {
 	Offset     int64      `json:"offset"`
 	Time       usage.Time `json:"time"`
 	LagRecords int64      `json:"lag_records"`
+}
+
+// UnmarshalJSON reads null as a time before all others.
+func (a *asOf) UnmarshalJSON(data []byte) error {
+	type plain asOf
+	open := plain{Time: usage.MinTime}
+	if err := json.Unmarshal(data, &open); err != nil {
+		return fmt.Errorf("as_of: %w", err)
+	}
+	*a = asOf(open)
+	return nil
 }
 
 type usageAnswer struct {
@@ -167,9 +180,8 @@ func (s *Server) atOwner(w http.ResponseWriter, r *http.Request, q question, sho
 	if !view.Known {
 		s.parts.LookUp(partition, client)
 	}
-	v, err := show(view, asOf{
-		Topic: s.cfg.Topic, Partition: partition, Offset: view.AsOf.Position, Time: view.AsOf.At, LagRecords: lag,
-	})
+	at := asOf{Topic: s.cfg.Topic, Partition: partition, Offset: view.AsOf.Position, Time: view.AsOf.At, LagRecords: lag}
+	v, err := show(view, at)
 	// The partition may have been ours when we looked, then the process slept,
 	// another instance took it over and counted on, and somebody read that: what
 	// we saw would make their numbers go back.
@@ -179,7 +191,28 @@ func (s *Server) atOwner(w http.ResponseWriter, r *http.Request, q question, sho
 	if err != nil {
 		return err
 	}
-	return answer(w, v)
+	if r.Method == http.MethodPost {
+		return answer(w, v)
+	}
+	return answerNumbers(w, r, v, func() (any, error) { return show(view, asOf{}) })
+}
+
+// answerNumbers answers a GET with v. Its entity tag is that of what it is
+// without its as_of, which bare makes.
+func answerNumbers(w http.ResponseWriter, r *http.Request, v any, bare func() (any, error)) error {
+	numbers, err := bare()
+	if err != nil {
+		return err
+	}
+	tagged, err := encode(numbers)
+	if err != nil {
+		return err
+	}
+	body, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return answerTagged(w, r, weakTag(tagged), body)
 }
 
 func showPeriod(p usage.Period) alerts.PeriodInfo {

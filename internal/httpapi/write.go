@@ -49,7 +49,7 @@ func (s *Server) putContract(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answerContract(w, contract{
+	return answerContract(w, r, contract{
 		ID: c.id, State: c.contract.State(usage.TimeOf(s.parts.Now())), Revision: revision, Contract: c.contract.Raw,
 	})
 }
