@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 )
 
@@ -167,6 +168,7 @@ func (t *task) replay(batch kafka.Batch) error {
 		t.unflushed[string(r.Key)] = r.Value
 	}
 	t.ingest.metrics.restored.Add(float64(len(batch.Records)))
+	failpoint.Hit(failpoint.Replayed)
 	if len(t.unflushed) < restoreChunk {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 )
 
@@ -65,6 +66,7 @@ func (t *task) run() error {
 				rest = batch
 				t.end = batch.LastStable
 				asked = batch.Asked
+				failpoint.Hit(failpoint.Fetched)
 			case <-t.processor.Wake():
 			case <-due:
 			case <-tick.C:
@@ -256,7 +258,7 @@ func (t *task) commit() error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := failpoint.Now()
 	records, err := t.processor.Outputs(now)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStop, err)
@@ -332,6 +334,7 @@ func (t *task) reconcile(note string, cause error) (kafka.Outcome, error) {
 			if err = t.writer.Init(t.hard); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.Settled)
 			position, found, err = t.ingest.parts.Cluster.CommittedPosition(t.hard, t.ingest.cfg.ApplicationID, t.ingest.cfg.Topic, t.partition)
 			return err
 		})
@@ -396,6 +399,7 @@ func (t *task) finish(held *kept) error {
 	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), t.changelogEnd); err != nil {
 		return fmt.Errorf("%w: write local state: %w", errStop, err)
 	}
+	failpoint.Hit(failpoint.HandedOver)
 	return context.Canceled
 }
 
