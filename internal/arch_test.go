@@ -43,6 +43,12 @@ var imports = map[string][]string{
 	"cmd/meterd":         anything,
 	"bench":              {"kafka"},
 	"test/integration":   {},
+
+	"test/faults":         {"test/faults/broker", "test/faults/harness", "test/faults/planted"},
+	"test/faults/broker":  {},
+	"test/faults/harness": {"failpoint", "loadgen", "test/faults/proxy"},
+	"test/faults/planted": {},
+	"test/faults/proxy":   {},
 }
 
 // anything stands for all packages of ours.
@@ -64,7 +70,7 @@ var outside = []struct {
 	{library: "github.com/IBM/sarama", where: []string{"internal/kafka"}, only: "internal/kafka speaks Kafka"},
 	{library: "github.com/dgraph-io/badger", where: []string{"internal/store"}, only: "internal/store knows Badger"},
 	{
-		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario"}, tests: true,
+		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario", "test/faults"}, tests: true,
 		only: "tests, internal/scenario and internal/demo use another client than the product's",
 	},
 	{library: "github.com/expr-lang/expr", where: []string{"internal/condition"}, only: "internal/condition knows the language of conditions"},
