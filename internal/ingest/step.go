@@ -396,7 +396,7 @@ func (t *task) finish(held *kept) error {
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {
 		return context.Canceled // the changelog has it all
 	}
-	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), t.changelogEnd); err != nil {
+	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), t.changelogEnd); err != nil && !errors.Is(err, ErrDiskLow) {
 		return fmt.Errorf("%w: write local state: %w", errStop, err)
 	}
 	failpoint.Hit(failpoint.HandedOver)
@@ -430,7 +430,7 @@ func (t *task) startWriteBehind() (end func()) {
 			began := time.Now()
 			err := t.step(StepFlushing)
 			if err == nil {
-				err = t.ingest.parts.Store.Apply(t.partition, f.entries, f.changelog)
+				err = t.applyWithRoom(f)
 			}
 			if err == nil {
 				err = t.step(StepFlushed)
@@ -442,6 +442,22 @@ func (t *task) startWriteBehind() (end func()) {
 	return func() {
 		close(flushes)
 		writing.Wait()
+	}
+}
+
+// applyWithRoom writes f to disk as soon as there is room for it. A partition
+// that ends leaves it unwritten: the changelog has it.
+func (t *task) applyWithRoom(f flush) error {
+	for {
+		err := t.ingest.parts.Store.Apply(t.partition, f.entries, f.changelog)
+		if !errors.Is(err, ErrDiskLow) {
+			return err
+		}
+		select {
+		case <-t.soft.Done():
+			return nil
+		case <-time.After(pauseFor):
+		}
 	}
 }
 
