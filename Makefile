@@ -54,7 +54,7 @@ WORLDS ?= 3
 .PHONY: faults
 faults: ## At least 150 faults over 2 million events, with real processes; what they find is an error
 	@test/testbed/setup.sh testbed
-	go run ./test/faults run -faults 150 -events 2000000 -round 20 -worlds 3 $(FAULTFLAGS)
+	go run ./test/faults run -faults 150 -events 2000000 -round 25 -worlds 3 $(FAULTFLAGS)
 	go run ./test/faults run -real -faults 15 -events 100000 -round 15 $(FAULTFLAGS)
 
 .PHONY: planted

@@ -46,7 +46,7 @@ var imports = map[string][]string{
 
 	"test/faults":         {"test/faults/broker", "test/faults/harness", "test/faults/planted"},
 	"test/faults/broker":  {},
-	"test/faults/harness": {"failpoint", "loadgen", "test/faults/proxy"},
+	"test/faults/harness": {"failpoint", "loadgen", "demo", "test/faults/proxy"},
 	"test/faults/planted": {},
 	"test/faults/proxy":   {},
 }

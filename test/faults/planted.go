@@ -91,17 +91,21 @@ func (s settings) hunt(ctx context.Context, bug *planted.Bug, rounds int) (strin
 	if err := build(ctx, s.binary, overlay); err != nil {
 		return "", err
 	}
+	if bug.Few {
+		s.round = 5
+	}
 	s.faults, s.kinds = s.round, ""
 	r := runner{settings: s, only: bug.Kinds, began: time.Now(), impatient: true}
-	for round := range rounds {
-		seed := s.seed + 2*uint64(round)
-		if (seed%2 == 0) != bug.Even {
+	seed := s.seed
+	for range rounds {
+		for (seed%2 == 0) != bug.Even || seed%3 == 0 { // those have JSON, and plain meters
 			seed++
 		}
 		result, err := r.one(ctx, seed)
 		if err != nil {
 			return "", err
 		}
+		seed++
 		if len(result.Violations) > 0 {
 			return result.Violations[0], nil
 		}

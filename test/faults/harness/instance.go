@@ -57,7 +57,7 @@ func (w *World) newInstance(ctx context.Context, name string) (*Instance, error)
 		return nil, err
 	}
 	if i.w.cluster.Units() == 1 {
-		i.proxy.HurryRebalances(4 * time.Second)
+		i.proxy.HurryRebalances(sessionTimeout + time.Second) // longer than a member that hears nothing believes to be one
 	}
 	if err := i.mount(); err != nil {
 		return nil, err
@@ -238,6 +238,11 @@ func (i *Instance) Fired(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// statusError is an answer that is not OK.
+type statusError struct{ text string }
+
+func (e *statusError) Error() string { return e.text }
+
 var client = &http.Client{Timeout: 3 * time.Second}
 
 // Get asks the process over HTTP, past the broken network.
@@ -256,7 +261,7 @@ func (i *Instance) Get(ctx context.Context, path string, into any) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s of %s: status %d: %.1000s", path, i.name, resp.StatusCode, body)
+		return &statusError{fmt.Sprintf("GET %s of %s: status %d: %.1000s", path, i.name, resp.StatusCode, body)}
 	}
 	if into == nil {
 		return nil

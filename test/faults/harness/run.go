@@ -48,8 +48,18 @@ func Run(ctx context.Context, opts Options, plan []Step) (result Result, err err
 		return result, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	backlog := opts.Events / 2
-	if err := w.load(ctx, "backlog", 0, backlog, "--contracts", fmt.Sprint(contracts)); err != nil {
+	backlog, first := opts.Events/2, int64(0)
+	if w.withHistory() {
+		first = opts.Events / 8
+		if err := w.startHistory(ctx, first); err != nil {
+			return result, err
+		}
+	}
+	signed := contracts
+	if first > 0 {
+		signed = 0 // they are already
+	}
+	if err := w.load(ctx, "backlog", first, backlog-first, "--contracts", fmt.Sprint(signed)); err != nil {
 		return result, err
 	}
 	if err := w.each(func(i *Instance) error { return i.Start() }); err != nil {

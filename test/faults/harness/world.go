@@ -24,7 +24,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr/srfake"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/meterd/meterd/internal/demo"
 )
 
 // Options are what a World is made of.
@@ -57,7 +60,9 @@ type World struct {
 	opts      Options
 	dir       string
 	cluster   Cluster
-	registry  *Registry
+	registry  *Service
+	druid     *demo.History
+	history   *Service // of druid
 	admin     *kadm.Client
 	direct    string // configuration that leads around the proxies
 	instances []*Instance
@@ -69,8 +74,8 @@ type World struct {
 
 	mu         sync.Mutex
 	violations []string
-	amnesia    time.Time // when the in-memory Kafka was started anew
 	ledgers    []string
+	past       string // the ledger of what is history
 	events     int64
 }
 
@@ -95,9 +100,10 @@ func (w *World) violated() bool {
 }
 
 // excuses are the reasons for which a process may end by itself: without a
-// broker or a registry, or with one that breaks just then, it cannot start.
+// broker or a registry, or with one that breaks just then, or without room on
+// its disk, it cannot start.
 func excuses() []string {
-	return []string{"kafka.brokers: ", "schema_registry.url: ", "usage.topic: ", "check topics: "}
+	return []string{"kafka.brokers: ", "schema_registry.url: ", "usage.topic: ", "check topics: ", "state.dir: "}
 }
 
 // NewWorld makes a world in which nothing runs yet. stop ends the context of the
@@ -122,10 +128,15 @@ func NewWorld(ctx context.Context, opts Options, stop context.CancelFunc) (*Worl
 	if err := w.topics(ctx); err != nil {
 		return nil, err
 	}
-	if w.registry, err = startRegistry(ctx); err != nil {
+	w.druid = &demo.History{}
+	if w.registry, err = startService(ctx, srfake.NewRegistry().Handler()); err != nil {
+		return nil, err
+	}
+	if w.history, err = startService(ctx, w.druid); err != nil {
 		return nil, err
 	}
 	w.parts.Go(func() error { return w.registry.run(background) })
+	w.parts.Go(func() error { return w.history.run(background) })
 	if w.direct, err = w.writeConfig("direct", w.cluster.Brokers()); err != nil {
 		return nil, err
 	}
@@ -204,10 +215,28 @@ func (w *World) writeConfig(name string, brokers []string) (string, error) {
 	for _, b := range brokers {
 		list += fmt.Sprintf("%q, ", b)
 	}
-	return path, os.WriteFile(path, fmt.Appendf(nil, `
+	return path, os.WriteFile(path, fmt.Appendf([]byte(w.meters()), `
 application_id: %s
 kafka: {brokers: [%s], session_timeout: %s, transaction_timeout: 3s, %s instance_id: %q}
 schema_registry: {url: %q}
+commit: {interval: 100ms, max_records: 5000}
+limit_events: {format: json}
+state: {min_free_disk: 16MiB, flush_interval: 300ms}
+`, application, list, sessionTimeout, timeouts, w.member(name), w.registry.URL()), 0o600)
+}
+
+// meters are what is counted, from which topic, and what was before.
+func (w *World) meters() string {
+	if w.withHistory() {
+		return fmt.Sprintf(`
+usage: {topic: %s, allowed_lateness: 72h, format: json}
+meters: [{name: api_calls, aggregation: count}, {name: bytes_out, aggregation: sum}, {name: jobs, aggregation: sum}]
+history:
+  druid:
+    {url: %q, datasource: usage, timeout: 1s, columns: {client: client_id, meter: meter, quantity: quantity, partition: k_partition, offset: k_offset}}
+`, usageTopic, w.history.URL())
+	}
+	return fmt.Sprintf(`
 usage: {topic: %s, allowed_lateness: 72h, fields: {void: is_void}}
 meters:
   - {name: api_calls, aggregation: count, group_by: [source]}
@@ -215,10 +244,7 @@ meters:
   - {name: jobs, aggregation: sum}
   - {name: imports, aggregation: count, when: 'meter == "jobs" && source == "batch-importer"'}
   - {name: origins, aggregation: unique, value: source, when: 'meter == "bytes_out"'}
-commit: {interval: 100ms, max_records: 5000}
-limit_events: {format: json}
-state: {min_free_disk: 16MiB, flush_interval: 300ms}
-`, application, list, sessionTimeout, timeouts, w.member(name), w.registry.URL(), usageTopic), 0o600)
+`, usageTopic)
 }
 
 // command runs a command of meterd to its end, around the proxies.
@@ -238,18 +264,30 @@ func (w *World) load(ctx context.Context, part string, first, events int64, args
 	ledger := filepath.Join(w.dir, "ledger-"+part)
 	out, err := w.command(ctx, "loadgen", append([]string{
 		"--seed", fmt.Sprint(w.opts.Seed), "--first-event", fmt.Sprint(first), "--events", fmt.Sprint(events),
-		"--clients", fmt.Sprint(clients), "--duplicates", "0.01", "--undecodable", "0.0005", "--late", "0.002",
-		"--voids", "0.002", "--negative", "0.005", "--second-schema", "0.3", "--ledger", ledger,
+		"--clients", fmt.Sprint(clients), "--duplicates", w.share("0.01"), "--undecodable", "0.0005", "--late", "0.002",
+		"--voids", w.share("0.002"), "--negative", "0.005", "--second-schema", "0.3", "--ledger", ledger,
 	}, args...)...)
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ledgers = append(w.ledgers, ledger)
+	if part == history {
+		w.past = ledger // verify knows only what is counted from Kafka
+	} else {
+		w.ledgers = append(w.ledgers, ledger)
+	}
 	w.events += events
 	w.log("load %s: %s", part, out)
 	return nil
+}
+
+// share is that of events which the embedded history cannot tell apart.
+func (w *World) share(usual string) string {
+	if w.withHistory() {
+		return "0"
+	}
+	return usual
 }
 
 // each calls f for all instances at once.

@@ -17,7 +17,7 @@ func Bugs() []Bug {
 		},
 		{
 			Name: "no-fencing", What: "commits under ids of its own and generation -1, so that a zombie goes on",
-			Kinds: []string{"zombie"},
+			Kinds: []string{"zombie"}, Few: true,
 			Edits: []Edit{
 				{
 					File: "internal/ingest/task.go",
@@ -101,7 +101,7 @@ func Bugs() []Bug {
 		},
 		{
 			Name: "zombie-answers", What: "answers without being a member",
-			Kinds: []string{"zombie"},
+			Kinds: []string{"cut"},
 			Edits: []Edit{{
 				File: "internal/app/serve.go",
 				Old:  "\tif _, member := p.d.group.Member(); !member {\n\t\treturn nil, false\n\t}\n",
@@ -136,9 +136,9 @@ func Bugs() []Bug {
 			Name: "broken-registry-drops", What: "takes events for undecodable while the registry is down",
 			Kinds: []string{"registry"},
 			Edits: []Edit{{
-				File: "internal/ingest/counter.go",
-				Old:  "\t\treturn fmt.Errorf(\"%w for the schema registry\", ErrWait)\n",
-				New:  "\t\treturn nil\n",
+				File: "internal/schema/resolve.go",
+				Old:  "case errors.Is(err, ErrBadSchema):",
+				New:  "case errors.Is(err, ErrBadSchema), errors.Is(err, ErrRegistryDown):",
 			}},
 		},
 	}

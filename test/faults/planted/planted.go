@@ -21,6 +21,7 @@ type Bug struct {
 	Edits []Edit
 	Kinds []string // of faults that meet it
 	Even  bool     // it takes static members
+	Few   bool     // a round of few of them is enough: they take long
 }
 
 // Edit replaces a text that a file has exactly once.

@@ -7,17 +7,17 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/sr/srfake"
 )
 
-// Registry is a schema registry that may be down, slow, or cut answers short.
-type Registry struct {
+// Service is a schema registry or a Druid that may be down, slow, or cut answers
+// short.
+type Service struct {
 	listener net.Listener
 	handler  http.Handler
 
 	mu     sync.Mutex
 	broken string
+	met    int // requests while it was broken
 }
 
 // The ways in which HTTP services fail.
@@ -29,26 +29,33 @@ const (
 	lying     = "talks rubbish"
 )
 
-func startRegistry(ctx context.Context) (*Registry, error) {
+func startService(ctx context.Context, handler http.Handler) (*Service, error) {
 	var l net.ListenConfig
 	listener, err := l.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{listener: listener, handler: srfake.NewRegistry().Handler()}, nil
+	return &Service{listener: listener, handler: handler}, nil
 }
 
 // URL is where it is found.
-func (r *Registry) URL() string { return "http://" + r.listener.Addr().String() }
+func (r *Service) URL() string { return "http://" + r.listener.Addr().String() }
 
 // Break makes it fail in a way; "" heals it.
-func (r *Registry) Break(how string) {
+func (r *Service) Break(how string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.broken = how
+	r.broken, r.met = how, 0
 }
 
-func (r *Registry) run(ctx context.Context) error {
+// broke is how many requests came since it is broken.
+func (r *Service) broke() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.met
+}
+
+func (r *Service) run(ctx context.Context) error {
 	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	if err := server.Serve(r.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -57,9 +64,12 @@ func (r *Registry) run(ctx context.Context) error {
 	return nil
 }
 
-func (r *Registry) ServeHTTP(out http.ResponseWriter, req *http.Request) {
+func (r *Service) ServeHTTP(out http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	how := r.broken
+	if how != "" {
+		r.met++
+	}
 	r.mu.Unlock()
 	breakHTTP(how, r.handler, out, req)
 }
@@ -80,6 +90,10 @@ func breakHTTP(how string, handler http.Handler, out http.ResponseWriter, req *h
 	case lying:
 		out.Header().Set("Content-Type", "application/json")
 		_, _ = out.Write([]byte(`{"schema": 17, "error": `))
+		return
+	}
+	if how == incomplete {
+		shorter(handler, out, req)
 		return
 	}
 	handler.ServeHTTP(out, req)
