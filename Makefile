@@ -27,7 +27,7 @@ build: ## Build bin/meterd, static and stamped with its version
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/meterd ./cmd/meterd
 
 .PHONY: test
-test: race histories faults integration ## All tests: unit tests with the race detector, random histories, faults, then integration tests
+test: race histories integration ## All tests: unit tests with the race detector, random histories, then integration tests
 
 .PHONY: check
 check: format lint vet dockerfile k8s scripts unit ## Before a commit: format, linters, unit tests, image, Kubernetes, scripts

@@ -14,8 +14,9 @@ import (
 
 func clientName(n int) string { return loadgen.ClientName(n) }
 
-// recovery is how long everything may take to be well after all is healed.
-const recovery = time.Minute
+// recovery is how long everything may take to be well after all is healed: a
+// JoinGroup that nobody answers is given up after 63 seconds.
+const recovery = 100 * time.Second
 
 // poll asks for the usage of clients, whoever answers, until ctx ends. The
 // position that an answer is of never goes back.

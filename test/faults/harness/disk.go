@@ -71,23 +71,6 @@ func (i *Instance) fill(filler string, left int64) error {
 	return errors.Join(err, file.Close())
 }
 
-// clockJumps sets the clock of a process ahead or behind for a while.
-func clockJumps(r *rand.Rand) (string, act) {
-	by := pick(r, []time.Duration{-time.Hour, -3 * time.Minute, -2 * time.Second, 2 * time.Second, 3 * time.Minute, 20 * time.Minute})
-	n, d := r.IntN(instances), between(r, 500*time.Millisecond, 4*time.Second)
-	return fmt.Sprintf("meterd-%d by %s for %s", n, by, d), func(ctx context.Context, w *World) (bool, error) {
-		i := w.instances[n]
-		if err := os.WriteFile(i.clock, []byte(by.String()), 0o600); err != nil {
-			return false, err
-		}
-		pause(ctx, d)
-		if err := os.Remove(i.clock); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false, err
-		}
-		return true, nil
-	}
-}
-
 // says waits until /readyz says a text. One that was started anew meanwhile
 // need not.
 func (i *Instance) says(ctx context.Context, text string, within time.Duration) error {

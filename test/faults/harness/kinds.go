@@ -64,7 +64,6 @@ func kinds(onReal bool) []kind {
 		{"disk full", 2, diskFull},
 		{"hanging", 2, hangingTransaction},
 		{"contracts", 3, contractsChange},
-		{"clock", 2, clockJumps},
 	}
 	// Of the in-memory Kafka, a transaction that is being ended survives no kill:
 	// the position may stand without the records.
