@@ -45,6 +45,27 @@ race: ## Unit tests with the race detector
 	@test/testbed/setup.sh race
 	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
 
+# Faults: rounds with the in-memory Kafka, then with three real brokers. FAULTFLAGS="-seed 7" for others.
+FAULTFLAGS ?=
+# How long "make soak" breaks things, and how many worlds it breaks at a time.
+DURATION ?= 3h
+WORLDS ?= 3
+
+.PHONY: faults
+faults: ## At least 150 faults over 2 million events, with real processes; what they find is an error
+	@test/testbed/setup.sh testbed
+	go run ./test/faults run -faults 150 -events 2000000 -round 25 -worlds 3 $(FAULTFLAGS)
+	go run ./test/faults run -real -faults 15 -events 100000 -round 15 $(FAULTFLAGS)
+
+.PHONY: planted
+planted: ## Plant known bugs, and demand that the faults find each of them
+	go run ./test/faults planted -round 15 -events 40000 -gap 400ms -worlds 3 $(FAULTFLAGS)
+
+.PHONY: soak
+soak: ## Faults for DURATION (3h), a part of them on real brokers
+	@test/testbed/setup.sh testbed
+	go run ./test/faults soak -duration $(DURATION) -round 25 -events 150000 -worlds $(WORLDS) $(FAULTFLAGS)
+
 .PHONY: integration
 integration: ## Tests with a real Kafka, registry and Druid, started for them (test/testbed)
 	test/testbed/testbed.sh run go test -tags integration -count=1 -p 1 -timeout 40m $(TESTFLAGS) $(or $(INTEGRATION),$(error there are no integration tests))
@@ -80,7 +101,7 @@ format: ## Fail on Go code that "make fmt" would change
 .PHONY: vet
 vet: ## go vet, also of the integration tests
 	go vet ./...
-	go vet -tags integration ./...
+	go vet -tags integration,failpoints ./...
 
 .PHONY: dockerfile
 dockerfile: ## hadolint

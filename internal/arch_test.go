@@ -27,10 +27,11 @@ var imports = map[string][]string{
 	"internal/aggregate": {"usage", "contracts", "alerts"},
 	"internal/model":     {"usage", "contracts", "alerts"}, // of tests alone: it is held against aggregate
 	"internal/schema":    {"usage", "contracts", "alerts", "aggregate"},
-	"internal/store":     {"usage"},
+	"internal/failpoint": {},
+	"internal/store":     {"usage", "failpoint"},
 	"internal/druid":     {"usage"},
-	"internal/kafka":     {},
-	"internal/ingest":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka"},
+	"internal/kafka":     {"failpoint"},
+	"internal/ingest":    {"usage", "contracts", "alerts", "aggregate", "schema", "kafka", "failpoint"},
 	"internal/feed":      {"alerts"},
 	"internal/envoy":     {},
 	"internal/httpapi":   {"usage", "contracts", "alerts", "aggregate", "feed"},
@@ -49,6 +50,12 @@ var imports = map[string][]string{
 	"bench/load":         {"usage", "schema", "kafka", "loadgen"}, // of kafka the partitioner alone
 	"bench/report":       {},
 	"test/integration":   {},
+
+	"test/faults":         {"test/faults/broker", "test/faults/harness", "test/faults/planted"},
+	"test/faults/broker":  {},
+	"test/faults/harness": {"failpoint", "loadgen", "demo", "test/faults/proxy"},
+	"test/faults/planted": {},
+	"test/faults/proxy":   {},
 }
 
 // anything stands for all packages of ours.
@@ -70,7 +77,7 @@ var outside = []struct {
 	{library: "github.com/IBM/sarama", where: []string{"internal/kafka"}, only: "internal/kafka speaks Kafka"},
 	{library: "github.com/dgraph-io/badger", where: []string{"internal/store"}, only: "internal/store knows Badger"},
 	{
-		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario", "bench"}, tests: true,
+		library: "github.com/twmb/franz-go", except: "github.com/twmb/franz-go/pkg/sr", where: []string{"internal/demo", "internal/scenario", "bench", "test/faults"}, tests: true,
 		only: "tests, internal/scenario, internal/demo and bench use another client than the product's",
 	},
 	{library: "github.com/expr-lang/expr", where: []string{"internal/condition"}, only: "internal/condition knows the language of conditions"},

@@ -339,7 +339,11 @@ func (s localStore) Apply(partition int32, entries []ingest.Entry, changelog int
 	for i, e := range entries {
 		list[i] = store.Entry(e)
 	}
-	return s.Store.Apply(partition, list, store.Marker{Changelog: changelog})
+	err := s.Store.Apply(partition, list, store.Marker{Changelog: changelog})
+	if errors.Is(err, store.ErrDiskLow) {
+		return fmt.Errorf("%w: %w", ingest.ErrDiskLow, err)
+	}
+	return err
 }
 
 // Dial connects to the configured Kafka.

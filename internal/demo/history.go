@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/meterd/meterd/internal/config"
 )
@@ -57,6 +58,14 @@ func (r *row) number(column string) (int64, bool) {
 type history struct {
 	mu   sync.RWMutex // guards rows
 	rows []row
+}
+
+// History is the embedded history by itself, which answers as Druid does.
+type History struct{ history }
+
+// Add takes in a usage record.
+func (h *History) Add(client, meter string, quantity int64, at time.Time, partition int32, offset int64) {
+	h.add(row{client: client, meter: meter, quantity: quantity, time: at.UnixMilli(), partition: int64(partition), offset: offset})
 }
 
 // add takes rows in, in any order.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 )
 
@@ -85,5 +86,6 @@ func (r *ContractReader) take(batch kafka.Batch) error {
 		}
 	}
 	r.table.ReadUpTo(batch.Next)
+	failpoint.Hit(failpoint.ContractTaken)
 	return nil
 }

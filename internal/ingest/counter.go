@@ -13,6 +13,7 @@ import (
 	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/alerts"
 	"github.com/meterd/meterd/internal/contracts"
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 	"github.com/meterd/meterd/internal/schema"
 	"github.com/meterd/meterd/internal/usage"
@@ -165,7 +166,7 @@ func (c *Counter) Loaded() (position int64, ok bool) {
 	if !c.loaded {
 		return 0, false
 	}
-	c.state.Loaded(usage.TimeOf(time.Now()))
+	c.state.Loaded(usage.TimeOf(failpoint.Now()))
 	c.beginning = true
 	c.waiting = append(c.waiting, c.state.Pending()...)
 	return c.state.Position(), true
@@ -265,14 +266,14 @@ func (c *Counter) Fold(records []kafka.Record, next int64) error {
 		}
 		records = records[n:]
 	}
-	c.state.Begin(usage.TimeOf(time.Now()))
+	c.state.Begin(usage.TimeOf(failpoint.Now()))
 	defer c.state.End()
 	c.state.Skip(next)
 	return nil
 }
 
 func (c *Counter) foldChunk(records []kafka.Record) error {
-	c.state.Begin(usage.TimeOf(time.Now()))
+	c.state.Begin(usage.TimeOf(failpoint.Now()))
 	defer c.state.End()
 	for len(records) > 0 {
 		n := min(len(c.drawn), len(records))
@@ -387,7 +388,7 @@ func (c *Counter) Between(readUpTo time.Time) error {
 	if c.behind() {
 		return nil
 	}
-	now := usage.TimeOf(time.Now())
+	now := usage.TimeOf(failpoint.Now())
 	c.state.Begin(now)
 	defer c.state.End()
 	if c.state.ContractsBehind() {
@@ -396,6 +397,9 @@ func (c *Counter) Between(readUpTo time.Time) error {
 	c.takeHandovers()
 	if c.questions != nil {
 		answers := c.questions.Take()
+		if len(answers) > 0 {
+			failpoint.Hit(failpoint.Seeded)
+		}
 		c.taken = append(c.taken, answers...)
 		for i := range answers {
 			c.answer(&answers[i])
@@ -557,7 +561,7 @@ func (c *Counter) Rollback() {
 	if len(again)+len(handed) == 0 {
 		return
 	}
-	c.state.Begin(usage.TimeOf(time.Now()))
+	c.state.Begin(usage.TimeOf(failpoint.Now()))
 	defer c.state.End()
 	if c.state.ContractsBehind() { // in the order of Between
 		c.state.TakeContracts()

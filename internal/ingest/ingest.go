@@ -29,6 +29,9 @@ var (
 	// ErrPositionMismatch is returned when the changelog and the group disagree
 	// about how far a partition is counted, also after a full restore.
 	ErrPositionMismatch = errors.New("changelog and committed position disagree")
+	// ErrDiskLow is what a Store returns that has written nothing for want of
+	// space. It ends nothing: the changelog has it all.
+	ErrDiskLow = errors.New("too little space for local state")
 	// ErrStuck is returned when a partition has made no progress for long.
 	ErrStuck = errors.New("partition makes no progress")
 )

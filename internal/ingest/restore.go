@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 )
 
@@ -113,10 +114,8 @@ func (t *task) rebuild(fromDisk bool) (position int64, ok bool, err error) {
 	}
 	t.changelogEnd = from
 	position, ok = t.processor.Loaded()
-	if len(t.unflushed) > 0 {
-		if err := t.ingest.parts.Store.Apply(p, t.entries(), from); err != nil {
-			return 0, false, fmt.Errorf("write local state: %w", err)
-		}
+	if err := t.keep(from); err != nil {
+		return 0, false, fmt.Errorf("write local state: %w", err)
 	}
 	t.lastFlush = time.Now()
 	return position, ok, nil
@@ -167,11 +166,29 @@ func (t *task) replay(batch kafka.Batch) error {
 		t.unflushed[string(r.Key)] = r.Value
 	}
 	t.ingest.metrics.restored.Add(float64(len(batch.Records)))
+	failpoint.Hit(failpoint.Replayed)
 	if len(t.unflushed) < restoreChunk {
 		return nil
 	}
-	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), batch.Next); err != nil {
+	if err := t.keep(batch.Next); err != nil {
 		return fmt.Errorf("%w: write local state: %w", errStop, err)
+	}
+	return nil
+}
+
+// keep writes what was restored to disk, with the changelog offset that it
+// stands for. Where the disk is full it stays in memory until there is room.
+func (t *task) keep(changelog int64) error {
+	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low || len(t.unflushed) == 0 {
+		return err
+	}
+	entries := t.entries()
+	err := t.ingest.parts.Store.Apply(t.partition, entries, changelog)
+	if !errors.Is(err, ErrDiskLow) {
+		return err
+	}
+	for _, e := range entries {
+		t.unflushed[e.Key] = e.Value
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 )
 
@@ -65,6 +66,7 @@ func (t *task) run() error {
 				rest = batch
 				t.end = batch.LastStable
 				asked = batch.Asked
+				failpoint.Hit(failpoint.Fetched)
 			case <-t.processor.Wake():
 			case <-due:
 			case <-tick.C:
@@ -256,7 +258,7 @@ func (t *task) commit() error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := failpoint.Now()
 	records, err := t.processor.Outputs(now)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStop, err)
@@ -332,6 +334,7 @@ func (t *task) reconcile(note string, cause error) (kafka.Outcome, error) {
 			if err = t.writer.Init(t.hard); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.Settled)
 			position, found, err = t.ingest.parts.Cluster.CommittedPosition(t.hard, t.ingest.cfg.ApplicationID, t.ingest.cfg.Topic, t.partition)
 			return err
 		})
@@ -393,9 +396,10 @@ func (t *task) finish(held *kept) error {
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {
 		return context.Canceled // the changelog has it all
 	}
-	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), t.changelogEnd); err != nil {
+	if err := t.ingest.parts.Store.Apply(t.partition, t.entries(), t.changelogEnd); err != nil && !errors.Is(err, ErrDiskLow) {
 		return fmt.Errorf("%w: write local state: %w", errStop, err)
 	}
+	failpoint.Hit(failpoint.HandedOver)
 	return context.Canceled
 }
 
@@ -426,7 +430,7 @@ func (t *task) startWriteBehind() (end func()) {
 			began := time.Now()
 			err := t.step(StepFlushing)
 			if err == nil {
-				err = t.ingest.parts.Store.Apply(t.partition, f.entries, f.changelog)
+				err = t.applyWithRoom(f)
 			}
 			if err == nil {
 				err = t.step(StepFlushed)
@@ -438,6 +442,22 @@ func (t *task) startWriteBehind() (end func()) {
 	return func() {
 		close(flushes)
 		writing.Wait()
+	}
+}
+
+// applyWithRoom writes f to disk as soon as there is room for it. A partition
+// that ends leaves it unwritten: the changelog has it.
+func (t *task) applyWithRoom(f flush) error {
+	for {
+		err := t.ingest.parts.Store.Apply(t.partition, f.entries, f.changelog)
+		if !errors.Is(err, ErrDiskLow) {
+			return err
+		}
+		select {
+		case <-t.soft.Done():
+			return nil
+		case <-time.After(pauseFor):
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/meterd/meterd/internal/failpoint"
 	"github.com/meterd/meterd/internal/kafka"
 )
 
@@ -207,6 +208,7 @@ func (t *task) once() error {
 
 // step tells tests where the partition is.
 func (t *task) step(at Step) error {
+	failpoint.Hit(string(at))
 	if t.ingest.parts.Step == nil {
 		return nil
 	}

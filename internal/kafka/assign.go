@@ -20,6 +20,10 @@ const protocolName = "meterd-cooperative-sticky"
 // envelope is what a member tells the leader with its subscription.
 type envelope struct {
 	Address string `json:"address"`
+	// Member makes the subscription of a static member that came back another
+	// one, once it knows what it is called now: with that the coordinator has
+	// the group make a new table.
+	Member string `json:"member,omitempty"`
 }
 
 // entry is a member in the table that the leader sends with each assignment.
@@ -32,7 +36,7 @@ type entry struct {
 // subscription is what this member holds and wants. What it is still handing
 // over counts as held, or it would be given away.
 func (s *membership) subscription() (*sarama.ConsumerGroupMemberMetadata, error) {
-	data, err := json.Marshal(envelope{Address: s.g.cfg.Address})
+	data, err := json.Marshal(envelope{Address: s.g.cfg.Address, Member: s.id})
 	if err != nil {
 		return nil, fmt.Errorf("encode address: %w", err)
 	}

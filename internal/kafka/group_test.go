@@ -378,6 +378,31 @@ func TestStaticMemberComesBackToItsPartitions(t *testing.T) {
 	require.Zero(t, lost)
 }
 
+// The coordinator gives a static member that comes back another id, and tells
+// nobody. Who asks it for something by its id must find it all the same.
+func TestStaticMemberThatComesBackIsKnown(t *testing.T) {
+	t.Parallel()
+	f := fake(t, kfake.SeedTopics(4, "in"))
+	cr := newCrew(t, dial(t, f))
+	first, second := groupConfig("a"), groupConfig("b")
+	first.InstanceID, second.InstanceID = "pod-0", "pod-1"
+	a := cr.start(first, nil)
+	cr.settle([]int{4}, a)
+	b := cr.start(second, nil)
+	cr.settle([]int{2, 2}, a, b)
+	require.NoError(t, b.stop())
+	again := cr.start(second, nil)
+	cr.settle([]int{2, 2}, a, again)
+	require.Eventually(t, func() bool {
+		me, ok := again.Member()
+		return ok && slices.ContainsFunc(a.Instances(), func(i kafka.Instance) bool { return i.ID == me.ID })
+	}, patience, 5*time.Millisecond, "the others look for who it was")
+	cr.settle([]int{2, 2}, a, again)
+	_, revoked, lost := a.calls()
+	require.Equal(t, 1, revoked, "for the first join of b")
+	require.Zero(t, lost)
+}
+
 func TestSecondProcessWithAnInstanceIDEndsTheFirst(t *testing.T) {
 	t.Parallel()
 	f := fake(t, kfake.SeedTopics(4, "in"))

@@ -23,6 +23,7 @@ type membership struct {
 	id         string // by the coordinator, empty before the first join
 	generation int32
 	leads      bool
+	unknown    bool    // the table of members has us as we were in another life
 	known      int32   // partitions of the topic at the last plan, if it leads
 	held       []int32 // sorted; those being revoked are out of it already
 	leaving    []int32 // being revoked
@@ -203,6 +204,9 @@ func (s *membership) accept(ctx context.Context, answer *sarama.SyncGroupRespons
 	}
 	s.g.setInstances(instances)
 	if s.life == nil {
+		// The coordinator gives a static member that comes back its old assignment,
+		// and the others hear nothing: they would go on to look for who it was.
+		s.unknown = !slices.ContainsFunc(instances, func(i Instance) bool { return i.ID == s.id && i.Address == s.g.cfg.Address })
 		s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	}
 	taken := without(s.held, partitions)
@@ -237,6 +241,10 @@ func (s *membership) handedOver() { s.leaving, s.revoked, s.hurry = nil, nil, ni
 // beat sends heartbeats until a rebalance has begun or something was handed
 // over, which both mean to join again (nil), or until there is trouble.
 func (s *membership) beat(ctx context.Context) error {
+	if s.unknown {
+		s.unknown = false // once: a leader that does not know us the second time never will
+		return nil
+	}
 	tick := time.NewTicker(s.g.cfg.Heartbeat)
 	defer tick.Stop()
 	rebalance := false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -211,8 +212,11 @@ func broken(err error) bool {
 	if _, ok := errors.AsType[*connectError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[sarama.PacketDecodingError](err); ok {
-		return false
+	if wrong, ok := errors.AsType[sarama.PacketDecodingError](err); ok {
+		// The answer to an earlier request, which sarama had given up. It goes on
+		// with a connection on which the first, for the broker's versions, took
+		// too long.
+		return strings.HasPrefix(wrong.Info, "correlation ID didn't match")
 	}
 	if errors.Is(err, sarama.ErrDecompressedBatchTooLarge) || errors.Is(err, sarama.ErrInsufficientData) {
 		return false

@@ -9,6 +9,8 @@ import (
 
 	"github.com/IBM/sarama"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/meterd/meterd/internal/failpoint"
 )
 
 // Renewal finds the same member in a later generation, and is false when it is
@@ -23,11 +25,13 @@ func (w *Writer) fill(ctx context.Context, tx Transaction) error {
 	if err := w.addPartitions(ctx, tx.Records); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.Begun)
 	if tx.Topic != "" {
 		if err := w.addOffsets(ctx, tx.Member.Group); err != nil {
 			return err
 		}
 	}
+	failpoint.Hit(failpoint.OffsetsAdded)
 	// No cancelling of one for the other's error: a request that is cut leaves
 	// more doubt than one that is answered.
 	var both errgroup.Group
@@ -35,7 +39,9 @@ func (w *Writer) fill(ctx context.Context, tx Transaction) error {
 		both.Go(func() error { return w.commitOffset(ctx, tx) })
 	}
 	wrote := w.write(ctx, tx.Records, tx.At)
+	failpoint.Hit(failpoint.Written)
 	placed := both.Wait()
+	failpoint.Hit(failpoint.Placed)
 	if _, answered := codeOf(placed); placed != nil && !answered {
 		return errors.Join(placed, unanswered(wrote)) // doubt weighs more than a refusal
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/meterd/meterd/internal/failpoint"
 )
 
 // WriterConfig bounds transactions.
@@ -246,6 +248,7 @@ func (w *Writer) giveUp(ctx context.Context, cause error) (Outcome, error) {
 func (w *Writer) end(ctx context.Context) (Outcome, error) {
 	w.open, w.asked = false, false
 	err := w.endTxn(ctx, true, false)
+	failpoint.Hit(failpoint.Ended)
 	if code, _ := codeOf(err); fencedEpoch(code) {
 		return Fenced, fmt.Errorf("%w: %w", ErrFenced, err)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meterd/meterd/internal/failpoint"
 )
 
 // partition is what is known of one input partition without reading the disk.
@@ -118,6 +120,7 @@ func (s *Store) apply(p *partition, entries []Entry, m Marker) error {
 		if last {
 			p.marker = m
 		}
+		failpoint.Hit(failpoint.DiskWriting)
 		err := s.db.Update(func(txn *badger.Txn) error {
 			if err := s.write(txn, p, entries[:n]); err != nil {
 				return err
@@ -132,9 +135,11 @@ func (s *Store) apply(p *partition, entries []Entry, m Marker) error {
 			return err
 		}
 		if last {
+			failpoint.Hit(failpoint.DiskWritten)
 			p.kept = true
 			return nil
 		}
+		failpoint.Hit(failpoint.DiskChunk)
 		entries = entries[n:]
 	}
 }
