@@ -109,35 +109,37 @@ func BenchmarkFold(b *testing.B) {
 	}
 }
 
-// BenchmarkFoldManyClients folds events of clients that are anywhere in a
-// memory that no cache holds, one by one and foreseen in groups.
+// BenchmarkFoldManyClients folds sixteen events at a time, of clients that are
+// anywhere in a memory that no cache holds: one by one, and foreseen.
 func BenchmarkFoldManyClients(b *testing.B) {
-	for _, group := range []int{1, 16} {
-		b.Run(fmt.Sprintf("foreseen=%d", group), func(b *testing.B) {
-			const clients, batch = 300_000, 16 * 1024
-			r := newRig(b, config(b))
-			names := make([][]byte, clients)
-			for i := range names {
-				names[i] = fmt.Appendf(nil, "client-%d", i)
+	for _, foreseen := range []bool{false, true} {
+		b.Run(fmt.Sprintf("foreseen=%t", foreseen), func(b *testing.B) {
+			const group, batch = 16, 16 * 1024
+			clients := 20 * batch
+			if testing.Short() {
+				clients = batch
 			}
-			events, ids := make([]usage.Event, group), make([]byte, 36*group)
-			at := make([]*usage.Event, group)
+			r := newRig(b, config(b))
+			var names, ids [][]byte
+			for i := range clients {
+				names = append(names, fmt.Appendf(nil, "client-%d", i))
+			}
+			events, at := make([]usage.Event, group), make([]*usage.Event, group)
 			for i := range events {
-				events[i] = usage.Event{ID: ids[36*i : 36*i+36], Meter: []byte("bytes"), Quantity: usage.DecimalOf(1), Time: r.clock}
+				ids = append(ids, make([]byte, 36))
+				events[i] = usage.Event{ID: ids[i], Meter: []byte("bytes"), Quantity: usage.DecimalOf(1), Time: r.clock}
 				at[i] = &events[i]
 			}
 			state, offset, n, random := r.state, r.state.Position(), 0, rand.New(rand.NewPCG(1, 2))
-			fold := func() {
+			fold := func(client func(i int) int) {
 				if n%batch == 0 {
 					state.Begin(r.clock)
 				}
 				for i := range events {
-					binary.LittleEndian.PutUint64(events[i].ID, uint64(n+i))
-					if events[i].Client = names[random.IntN(clients)]; n < clients {
-						events[i].Client = names[n+i]
-					}
+					binary.LittleEndian.PutUint64(ids[i], uint64(n+i))
+					events[i].Client = names[client(n+i)]
 				}
-				if group > 1 {
+				if foreseen {
 					state.Foresee(at)
 				}
 				for i := range events {
@@ -150,15 +152,13 @@ func BenchmarkFoldManyClients(b *testing.B) {
 					state.Committed(r.clock)
 				}
 			}
-			for n < clients || n%batch != 0 {
-				fold()
+			for n < clients {
+				fold(func(i int) int { return i })
 			}
 			b.ReportAllocs()
-			b.ResetTimer()
-			for range b.N / group {
-				fold()
+			for b.Loop() {
+				fold(func(int) int { return random.IntN(clients) })
 			}
-			b.StopTimer()
 			if n%batch != 0 {
 				state.End()
 			}

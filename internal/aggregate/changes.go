@@ -126,10 +126,14 @@ func (k *counter) replaced() bool {
 
 func (k *counter) record(catalog *usage.Catalog) CounterRecord {
 	m := &catalog.Meters[k.meter]
-	return CounterRecord{
+	r := CounterRecord{
 		Client: k.client.name, Meter: m.Name, Scope: k.scope(), Dimensions: k.dims(), Period: *k.period, Decimals: m.Decimals,
 		Total: k.total, Events: k.events, First: k.first, Last: k.last, Seed: k.seed, Distinct: k.set.bytes(),
 	}
+	if k.own != nil {
+		r.scopeKey = k.own.scopeKey
+	}
+	return r
 }
 
 func (l *limitState) record() LimitRecord {

@@ -30,11 +30,12 @@ type term struct {
 // time or take dimensions in the same way, and not as default counters do.
 type ownScope struct {
 	family
-	scope   Scope
-	meter   int
-	view    view
-	dims    map[string]string // of the counters that are not of a group
-	cutOnly bool              // the schedule is the default one: only cut periods are counted here
+	scope    Scope
+	scopeKey string // what stands for scope in keys of the changelog
+	meter    int
+	view     view
+	dims     map[string]string // of the counters that are not of a group
+	cutOnly  bool              // the schedule is the default one: only cut periods are counted here
 	binding
 }
 

@@ -4,7 +4,7 @@ import "math/bits"
 
 // idSet keeps hashes, each with a tag of one byte. It is an open-addressed table
 // in parts that grow one by one, so that no insertion waits for the whole of it
-// to be copied, and it has no pointers for a collector to follow: some 26 bytes
+// to be copied, and it has no pointers for a collector to follow: some 30 bytes
 // for each hash.
 //
 // Of a hash, 120 bits are told apart: its lowest eight make room for the tag.
@@ -129,8 +129,9 @@ func (s *idSet) sweep(tags *[256]bool) {
 	}
 }
 
-// rebuild makes room for half as many hashes again, without those with one of
-// tags, and returns how many these were.
+// rebuild makes room: for twice as many hashes as fit, or, where those with one
+// of tags are left out, for half as many again as are left. It returns how many
+// were left out.
 func (p *idPart) rebuild(tags *[256]bool) (swept int) {
 	kept := 0
 	for _, c := range p.cells {
@@ -142,8 +143,12 @@ func (p *idPart) rebuild(tags *[256]bool) (swept int) {
 			kept++
 		}
 	}
+	size := kept * 2
+	if tags == nil {
+		size = kept * 8 / 3
+	}
 	old := p.cells
-	p.cells, p.used = make([]idCell, max(firstCells, 2*kept)), kept
+	p.cells, p.used = make([]idCell, max(firstCells, size)), kept
 	for _, c := range old {
 		if tag := c.tag(); tag == freeTag || tag == deadTag || tags != nil && tags[tag] {
 			continue

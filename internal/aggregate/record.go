@@ -70,6 +70,8 @@ type CounterRecord struct {
 	Last       usage.Time
 	Seed       Seed
 	Distinct   []byte // of a meter that counts distinct values: the set of them
+
+	scopeKey string // what stands in the key for Scope; "" where that was not written down
 }
 
 // LimitRecord is the changelog's record of what one limit has told in one
@@ -159,7 +161,11 @@ func (r *CounterRecord) AppendCounterKey(dst []byte) []byte {
 	dst = append(dst, `["counter",`...)
 	dst = append(usage.AppendCanonicalString(dst, r.Client), ',')
 	dst = append(usage.AppendCanonicalString(dst, r.Meter), ',')
-	dst = append(r.Scope.appendKey(dst), ',')
+	if r.scopeKey != "" {
+		dst = append(append(dst, r.scopeKey...), ',')
+	} else {
+		dst = append(r.Scope.appendKey(dst), ',')
+	}
 	dst = append(usage.AppendCanonicalMap(dst, r.Dimensions), ',')
 	dst = usage.AppendCanonicalString(dst, r.Period.ID)
 	return append(dst, ']')

@@ -78,7 +78,10 @@ func (c *client) scope(scope Scope, meter int) *ownScope {
 }
 
 func (s *State) addScope(c *client, scope Scope, meter int, v view) *ownScope {
-	o := &ownScope{family: family{combinations: noCombinations}, scope: scope, meter: meter, view: v, dims: v.required(), cutOnly: s.standard(scope) && v.standard()}
+	o := &ownScope{
+		family: family{combinations: noCombinations}, scope: scope, scopeKey: string(scope.appendKey(nil)), meter: meter, view: v,
+		dims: v.required(), cutOnly: s.standard(scope) && v.standard(),
+	}
 	c.own = append(c.own, o)
 	return o
 }
