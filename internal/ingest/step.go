@@ -190,14 +190,20 @@ func (t *task) pause(why string, err error) error {
 	return nil
 }
 
-// commitAt returns when the open transaction is to be committed.
+// commitAt returns when the open transaction is to be committed: at once where
+// it is full or holds what must not wait, but for a pause after the last one. What
+// must not wait waits for as long as that took: where transactions are slow,
+// because there are many or the broker is busy, more of them would make them
+// slower.
 func (t *task) commitAt(held *kept) (time.Time, bool) {
 	pending := t.processor.Pending()
 	switch {
 	case !pending.Any:
 		return time.Time{}, false
-	case pending.Urgent, held.records >= t.ingest.cfg.CommitRecords, pending.Dirty >= maxDirty, held.bytes >= maxKeptBytes:
+	case held.records >= t.ingest.cfg.CommitRecords, pending.Dirty >= maxDirty, held.bytes >= maxKeptBytes:
 		return t.lastCommit.Add(minGap), true
+	case pending.Urgent:
+		return t.lastCommit.Add(max(minGap, min(t.took, t.ingest.cfg.CommitInterval))), true
 	}
 	return held.since.Add(t.ingest.cfg.CommitInterval), true
 }
@@ -216,6 +222,7 @@ func (t *task) commitAll(held *kept) error {
 	for {
 		err := t.commit()
 		if err == nil {
+			clear(held.batches) // they are large, and the next may be few
 			*held = kept{batches: held.batches[:0]}
 			return nil
 		}
@@ -273,7 +280,9 @@ func (t *task) commit() error {
 		Member: member, Renew: t.ingest.parts.Renew, At: now,
 		Note: fmt.Sprintf("%s-%d", t.name, t.commits),
 	}
+	began := time.Now()
 	outcome, err := t.writer.Commit(t.hard, tx)
+	t.took = time.Since(began)
 	if outcome == kafka.Unknown {
 		outcome, err = t.reconcile(tx.Note, err)
 	}

@@ -50,7 +50,8 @@ type task struct {
 	flushing         bool
 	lastFlush        time.Time
 	lastCommit       time.Time
-	position, folded int64 // committed, and with the open transaction
+	took             time.Duration // it did
+	position, folded int64         // committed, and with the open transaction
 	end              int64
 	changelogEnd     int64 // all below it was restored or is ours
 
