@@ -12,9 +12,14 @@ import (
 	"github.com/meterd/meterd/internal/kafka"
 )
 
-// restoreChunk is how many changelog records are written to disk at once in a
-// restore.
-const restoreChunk = 20_000
+// loadChunk is after how many records from disk a restore looks whether it is
+// still wanted.
+const loadChunk = 20_000
+
+// keepBytes is how much of the changelog a restore keeps for the disk. As long
+// as it is less, nothing waits for the disk: it is written once counting goes
+// on.
+const keepBytes = 32 << 20
 
 // restore rebuilds the state and proves that it stands for the position that
 // the group has committed: from disk and the changelog's tail, or else from the
@@ -86,7 +91,7 @@ func (t *task) rebuild(fromDisk bool) (position int64, ok bool, err error) {
 	if t.processor, err = t.ingest.parts.Processor(t.partition); err != nil {
 		return 0, false, err
 	}
-	t.unflushed = map[string][]byte{} // the changelog has it all
+	t.unflushed, t.unkept = map[string][]byte{}, 0 // the changelog has it all
 	p, cluster, topic := t.partition, t.ingest.parts.Cluster, t.ingest.cfg.ChangelogTopic
 	var start, end, from int64
 	if err := t.retry(func() (err error) {
@@ -114,10 +119,7 @@ func (t *task) rebuild(fromDisk bool) (position int64, ok bool, err error) {
 	}
 	t.changelogEnd = from
 	position, ok = t.processor.Loaded()
-	if err := t.keep(from); err != nil {
-		return 0, false, fmt.Errorf("write local state: %w", err)
-	}
-	t.lastFlush = time.Now()
+	t.lastFlush = time.Time{} // what is yet to be written goes first
 	return position, ok, nil
 }
 
@@ -126,7 +128,7 @@ func (t *task) rebuild(fromDisk bool) (position int64, ok bool, err error) {
 func (t *task) load(start, end int64) (from int64, err error) {
 	n := 0
 	from, ok, err := t.ingest.parts.Store.Load(t.partition, func(key string, value []byte) error {
-		if n++; n%restoreChunk == 0 {
+		if n++; n%loadChunk == 0 {
 			t.beat()
 			if t.soft.Err() != nil {
 				return t.soft.Err()
@@ -164,10 +166,11 @@ func (t *task) replay(batch kafka.Batch) error {
 			return fmt.Errorf("%w: changelog offset %d: %w", errStop, r.Offset, err)
 		}
 		t.unflushed[string(r.Key)] = r.Value
+		t.unkept += len(r.Key) + len(r.Value)
 	}
 	t.ingest.metrics.restored.Add(float64(len(batch.Records)))
 	failpoint.Hit(failpoint.Replayed)
-	if len(t.unflushed) < restoreChunk {
+	if t.unkept < keepBytes {
 		return nil
 	}
 	if err := t.keep(batch.Next); err != nil {
@@ -199,7 +202,7 @@ func (t *task) entries() []Entry {
 	for key, value := range t.unflushed {
 		list = append(list, Entry{Key: key, Value: value})
 	}
-	t.unflushed = map[string][]byte{}
+	t.unflushed, t.unkept = map[string][]byte{}, 0
 	return list
 }
 

@@ -45,6 +45,7 @@ type task struct {
 	commits          int    // tried, for notes
 	name             string // of this life, for notes
 	unflushed        map[string][]byte
+	unkept           int // bytes of it that a restore read
 	flushes          chan<- flush
 	flushed          <-chan error
 	flushing         bool
