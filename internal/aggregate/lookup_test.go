@@ -63,6 +63,27 @@ func TestLookUp(t *testing.T) {
 	r.do(func(s *aggregate.State) { require.False(t, s.LookUp("nobody")) })
 }
 
+func TestALimitsOwnAnswerSaysNothingOfTheWholePeriod(t *testing.T) {
+	t.Parallel()
+
+	r := announced(t)
+	r.advance("11-10T12:00")
+	r.commit()
+	r.put("k", "acme", `"starts_at":"2026-11-05T00:00:00Z"`, limit("l", "100", full))
+	asks := r.asks()
+	require.Len(t, asks, 1)
+	require.Equal(t, at(t, "11-05"), asks[0].Period.Start)
+	r.remove("k")
+	r.commit()
+	r.answer(asks[0], 0, 0)
+	require.Empty(t, r.commit())
+	require.False(t, r.state.View("acme", aggregate.Selection{}).Known, "it may have used something before the contract began")
+	r.do(func(s *aggregate.State) { require.True(t, s.LookUp("acme")) })
+	r.answer(r.asks()[0], 30, 0)
+	r.commit()
+	require.EqualValues(t, 30, r.total("acme", "bytes", ""))
+}
+
 func TestAClientOfTheOpenTransactionIsNotKnownYet(t *testing.T) {
 	t.Parallel()
 

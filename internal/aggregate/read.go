@@ -454,7 +454,7 @@ func (s *State) SeedFailed(ask Ask) {
 		return
 	}
 	for k := range c.counters() {
-		if k.scope() == ask.Scope && k.period.ID == ask.Period.ID && k.seed.State == SeedPending {
+		if k.scope() == ask.Scope && s.awaitsAnswer(k, ask) {
 			k.seed.State = SeedFailed
 		}
 	}

@@ -196,8 +196,12 @@ func (s *State) LookUp(client string) bool {
 	return true
 }
 
-// empty notes that history has nothing of a client that was looked up.
+// empty notes that history has nothing of a client that was looked up. A
+// limit's own question may be about a part of the period alone.
 func (s *State) empty(ask Ask) {
+	if !ask.Scope.Default() {
+		return
+	}
 	if s.absent == nil || len(s.absent) >= maxAbsent {
 		s.absent = map[string]string{}
 	}

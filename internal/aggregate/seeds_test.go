@@ -210,6 +210,38 @@ func TestOwnCountersAskForThemselves(t *testing.T) {
 	require.EqualValues(t, -1, r.total("acme", "calls", ""), "an answer to a limit's own question makes no default counters")
 }
 
+func TestAFailureIsOfTheCountersThatWaitForThatAnswer(t *testing.T) {
+	t.Parallel()
+
+	r := announced(t)
+	r.use(ev{qty: "60"})
+	r.answer(r.asks()[0], 10, 0)
+	r.commit()
+	ask := func() aggregate.Ask {
+		r.put("k", "acme", "", limit("l", "100", full+`,"period":"day"`))
+		r.taken()
+		asks := r.asks()
+		require.Len(t, asks, 1)
+		return asks[0]
+	}
+	fail := func(ask aggregate.Ask) aggregate.SeedState {
+		r.do(func(s *aggregate.State) { s.SeedFailed(ask) })
+		require.False(t, r.state.Touched(), "it is not written down")
+		return r.state.View("acme", aggregate.Selection{}).Limits[0].Seed.State
+	}
+	first := ask()
+	r.remove("k")
+	r.use(ev{qty: "5"})
+	r.commit()
+	second := ask()
+	require.Less(t, first.Boundary, second.Boundary)
+	require.Equal(t, aggregate.SeedPending, fail(first))
+	require.Equal(t, aggregate.SeedFailed, fail(second))
+	r.answer(second, 65, 0)
+	r.commit()
+	require.Equal(t, aggregate.SeedExact, fail(second))
+}
+
 func TestACutEndNeedsNoHistory(t *testing.T) {
 	t.Parallel()
 
