@@ -153,8 +153,7 @@ func (a *audit) unanswered(said *answer, records []*aggregate.CounterRecord) []s
 			answered[fits[match]] = true
 		case len(fits) > 0:
 			answered[fits[0]] = true
-			problems = append(problems, fmt.Sprintf("%s in %s: usage is %s of %d events, the changelog has %s of %d",
-				k.name(), k.Period.ID, k.Usage, k.Events, fits[0].Total.Format(fits[0].Decimals), fits[0].Events))
+			problems = append(problems, k.unlike(fits[0]))
 		case k.Usage != "0" || k.Events != 0:
 			problems = append(problems, fmt.Sprintf("%s in %s: usage is %s of %d events, the changelog has no such counter", k.name(), k.Period.ID, k.Usage, k.Events))
 		}
@@ -194,7 +193,26 @@ func named(meter string, dimensions map[string]string) string {
 }
 
 // is tells whether k says the same as r.
-func (k *answeredCounter) is(r *aggregate.CounterRecord) bool {
-	return k.Usage == r.Total.Format(r.Decimals) && k.Events == r.Events &&
-		k.Seed.State == r.Seed.State && k.Seed.Usage == r.Seed.Usage.Format(r.Decimals) && k.Seed.Boundary == r.Seed.Boundary
+func (k *answeredCounter) is(r *aggregate.CounterRecord) bool { return k.counts(r) && k.seeded(r) }
+
+func (k *answeredCounter) counts(r *aggregate.CounterRecord) bool {
+	return k.Usage == r.Total.Format(r.Decimals) && k.Events == r.Events
+}
+
+// seeded tells whether k says the same of its seed as r. That history has failed
+// to answer so far is known to who asked, and not written down for its own sake.
+func (k *answeredCounter) seeded(r *aggregate.CounterRecord) bool {
+	said := aggregate.Seed{State: k.Seed.State}
+	waits := !said.Complete() && !r.Seed.Complete()
+	return (said.State == r.Seed.State || waits) && k.Seed.Usage == r.Seed.Usage.Format(r.Decimals) && k.Seed.Boundary == r.Seed.Boundary
+}
+
+// unlike returns how k differs from r, which is of the same period.
+func (k *answeredCounter) unlike(r *aggregate.CounterRecord) string {
+	if k.counts(r) {
+		return fmt.Sprintf("%s in %s: seed is %s with %s below %d, the changelog has %s with %s below %d", k.name(), k.Period.ID,
+			k.Seed.State, k.Seed.Usage, k.Seed.Boundary, r.Seed.State, r.Seed.Usage.Format(r.Decimals), r.Seed.Boundary)
+	}
+	return fmt.Sprintf("%s in %s: usage is %s of %d events, the changelog has %s of %d",
+		k.name(), k.Period.ID, k.Usage, k.Events, r.Total.Format(r.Decimals), r.Events)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/meterd/meterd/internal/aggregate"
 	"github.com/meterd/meterd/internal/alerts"
 	"github.com/meterd/meterd/internal/verify"
 )
@@ -180,6 +181,50 @@ func TestHTTP(t *testing.T) {
 			})
 			require.Equal(t, tt.want, found)
 			require.Equal(t, tt.offset == 3, len(report.Unchecked) == 1)
+		})
+	}
+}
+
+// That history does not answer is told over HTTP, and not written down.
+func TestHTTPOfSeeds(t *testing.T) {
+	t.Parallel()
+
+	type object map[string]any
+	tests := map[string]struct {
+		state    aggregate.SeedState
+		usage    string
+		boundary int
+		want     []string
+	}{
+		"pending":          {aggregate.SeedPending, "0", 1, nil},
+		"failed so far":    {aggregate.SeedFailed, "0", 1, nil},
+		"answered":         {aggregate.SeedExact, "0", 1, []string{"http partition 0 acme: bytes in 2026-11-20: seed is exact with 0 below 1, the changelog has pending with 0 below 1"}},
+		"another boundary": {aggregate.SeedFailed, "0", 2, []string{"http partition 0 acme: bytes in 2026-11-20: seed is failed with 0 below 2, the changelog has pending with 0 below 1"}},
+		"some of it":       {aggregate.SeedPending, "7", 1, []string{"http partition 0 acme: bytes in 2026-11-20: seed is pending with 7 below 1, the changelog has pending with 0 below 1"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			w := newWorld(t, func(c *verify.Config) { c.History = true })
+			w.use("acme", "bytes", "40") // below the boundary
+			w.start(1)
+			w.use("acme", "bytes", "15")
+			w.count()
+			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				_ = json.NewEncoder(rw).Encode(object{
+					"client": "acme", "as_of": object{"topic": "usage", "partition": 0, "offset": 2, "time": w.now},
+					"counters": []object{{
+						"meter": "bytes", "usage": "15", "events": 1,
+						"period": object{"id": "2026-11-20", "start": "2026-11-20T00:00:00Z", "end": "2026-11-21T00:00:00Z", "timezone": "UTC"},
+						"seed":   object{"state": tt.state, "usage": tt.usage, "boundary": tt.boundary},
+					}},
+				})
+			}))
+			t.Cleanup(server.Close)
+			found, report := w.checkWith(func(p *verify.Parts) { p.HTTP = &verify.HTTP{URL: server.URL, Client: server.Client()} })
+			require.Equal(t, tt.want, found)
+			require.EqualValues(t, 1, report.Answers)
 		})
 	}
 }
