@@ -137,6 +137,9 @@ func NewWorld(ctx context.Context, opts Options, stop context.CancelFunc) (*Worl
 	}
 	w.parts.Go(func() error { return w.registry.run(background) })
 	w.parts.Go(func() error { return w.history.run(background) })
+	if w.withHistory() {
+		w.parts.Go(func() error { return w.feed(background) })
+	}
 	if w.direct, err = w.writeConfig("direct", w.cluster.Brokers()); err != nil {
 		return nil, err
 	}
