@@ -49,7 +49,7 @@ func (m *Meterd) Prepare(ctx context.Context, w Work) error {
 	if m.NoDedupe {
 		text.WriteString(", dedupe_window: 0")
 	}
-	fmt.Fprintf(&text, "}\nschedule: {period: lifetime}\ncontracts: {topic: %s}\nlimit_events: {format: json}\nmeters:\n", w.Contracts)
+	fmt.Fprintf(&text, "}\nschedule: {period: year}\ncontracts: {topic: %s}\nlimit_events: {format: json}\nmeters:\n", w.Contracts)
 	for _, name := range load.Names[:w.Meters] {
 		fmt.Fprintf(&text, "  - {name: %s, aggregation: sum}\n", name)
 	}

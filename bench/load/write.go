@@ -84,7 +84,7 @@ func (l *Ledger) contract(n int) []byte {
 		if m > 0 {
 			dst = append(dst, ',')
 		}
-		dst = fmt.Appendf(dst, `{"id":%q,"meter":%q,"period":"lifetime","limit":"%d","thresholds":["50%%","80%%","100%%"]}`, meter, meter, l.limits[l.key(n, m)])
+		dst = fmt.Appendf(dst, `{"id":%q,"meter":%q,"period":"year","limit":"%d","thresholds":["50%%","80%%","100%%"]}`, meter, meter, l.limits[l.key(n, m)])
 	}
 	return append(dst, "]}"...)
 }
