@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 )
 
@@ -68,7 +69,32 @@ func TestWriteBehindWaitsForRoom(t *testing.T) {
 		require.Equal(t, map[string]string{"a": "1"}, s.kept)
 		s.refuses, s.at = 1000, 0
 		task.endSoft()
-		require.NoError(t, task.applyWithRoom(f), "a partition that ends does not wait")
+		require.ErrorIs(t, task.applyWithRoom(f), ErrDiskLow, "a partition that ends does not wait")
 		require.Zero(t, s.at)
 	})
+}
+
+// quiet is a Processor with nothing to commit.
+type quiet struct{ Processor }
+
+func (quiet) Pending() Pending { return Pending{} }
+
+// What a partition that ends could not write any more is on no disk: nothing newer
+// may be written over it, whose marker would stand for it too. There is room
+// again right after.
+func TestNothingIsWrittenOverAFlushThatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	s := &shelf{refuses: 1, kept: map[string]string{}}
+	task := taskOn(s)
+	task.hard, task.processor, task.ingest.metrics = t.Context(), quiet{}, newMetrics(prometheus.NewRegistry())
+	end := task.startWriteBehind()
+	task.endSoft()
+	task.flushing = true
+	task.flushes <- flush{entries: []Entry{{Key: "old", Value: []byte("1")}}, changelog: 7}
+	require.ErrorIs(t, task.finish(&kept{}), context.Canceled)
+	end()
+	require.Empty(t, s.kept)
+	require.Zero(t, s.at)
+	require.NoError(t, task.flushIfDue())
+	require.Empty(t, s.kept)
 }

@@ -72,9 +72,8 @@ func (t *task) run() error {
 			case <-due:
 			case <-tick.C:
 			case err := <-t.flushed:
-				t.flushing = false
-				if err != nil {
-					return fmt.Errorf("%w: write local state: %w", errStop, err)
+				if err := t.written(err); err != nil {
+					return err
 				}
 			}
 		} else if t.soft.Err() != nil {
@@ -395,12 +394,11 @@ func (t *task) finish(held *kept) error {
 		return err
 	}
 	if t.flushing {
-		if err := <-t.flushed; err != nil {
-			return fmt.Errorf("%w: write local state: %w", errStop, err)
+		if err := t.written(<-t.flushed); err != nil {
+			return err
 		}
-		t.flushing = false
 	}
-	if t.hard.Err() != nil || len(t.unflushed) == 0 {
+	if t.hard.Err() != nil || t.unwritten || len(t.unflushed) == 0 {
 		return context.Canceled
 	}
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {
@@ -433,7 +431,7 @@ type flush struct {
 // written later.
 func (t *task) startWriteBehind() (end func()) {
 	flushes, flushed := make(chan flush, 1), make(chan error, 1)
-	t.flushes, t.flushed, t.flushing = flushes, flushed, false
+	t.flushes, t.flushed, t.flushing, t.unwritten = flushes, flushed, false, false
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		for f := range flushes {
@@ -455,8 +453,22 @@ func (t *task) startWriteBehind() (end func()) {
 	}
 }
 
+// written notes how a flush ended. After one that a partition which ends has left
+// unwritten nothing may be written any more: its marker would stand for that too.
+func (t *task) written(err error) error {
+	t.flushing = false
+	if errors.Is(err, ErrDiskLow) {
+		t.unwritten = true
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: write local state: %w", errStop, err)
+	}
+	return nil
+}
+
 // applyWithRoom writes f to disk as soon as there is room for it. A partition
-// that ends leaves it unwritten: the changelog has it.
+// that ends leaves it unwritten, with ErrDiskLow: the changelog has it.
 func (t *task) applyWithRoom(f flush) error {
 	for {
 		err := t.ingest.parts.Store.Apply(t.partition, f.entries, f.changelog)
@@ -465,7 +477,7 @@ func (t *task) applyWithRoom(f flush) error {
 		}
 		select {
 		case <-t.soft.Done():
-			return nil
+			return err
 		case <-time.After(pauseFor):
 		}
 	}
@@ -477,7 +489,7 @@ func (t *task) applyWithRoom(f flush) error {
 // would not do, for a newer owner may have written there, whom we do not know of
 // yet.
 func (t *task) flushIfDue() error {
-	if t.flushing || len(t.unflushed) == 0 || time.Since(t.lastFlush) < t.ingest.cfg.FlushInterval {
+	if t.flushing || t.unwritten || len(t.unflushed) == 0 || time.Since(t.lastFlush) < t.ingest.cfg.FlushInterval {
 		return nil
 	}
 	if low, err := t.ingest.parts.Store.DiskLow(); err != nil || low {

@@ -49,6 +49,7 @@ type task struct {
 	flushes          chan<- flush
 	flushed          <-chan error
 	flushing         bool
+	unwritten        bool // a flush was given up: its entries are on no disk
 	lastFlush        time.Time
 	lastCommit       time.Time
 	took             time.Duration // it did
